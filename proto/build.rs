@@ -1,0 +1,39 @@
+//! `.proto` → descriptors (`protox`, so no `protoc` is needed) → messages and services (`prost`,
+//! `tonic`) → the canonical JSON mapping (`pbjson`).
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message as _;
+
+const FILES: [&str; 5] = [
+    "money/v1/money.proto",
+    "orders/v1/orders.proto",
+    "orders/v1/events.proto",
+    "customers/v1/customers.proto",
+    "customers/v1/events.proto",
+];
+
+const PACKAGES: [&str; 3] = [".money.v1", ".orders.v1", ".customers.v1"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for file in FILES {
+        println!("cargo::rerun-if-changed={file}");
+    }
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let descriptors = protox::compile(FILES, ["."])?;
+    let encoded = descriptors.encode_to_vec();
+    fs::write(out.join("descriptors.bin"), &encoded)?;
+
+    let mut messages = tonic_prost_build::Config::new();
+    messages.enable_type_names();
+    tonic_prost_build::configure()
+        .compile_well_known_types(true)
+        .extern_path(".google.protobuf", "::pbjson_types")
+        .compile_fds_with_config(descriptors, messages)?;
+
+    pbjson_build::Builder::new()
+        .register_descriptors(&encoded)?
+        .ignore_unknown_fields()
+        .build(&PACKAGES)?;
+    Ok(())
+}
