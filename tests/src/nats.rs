@@ -1,0 +1,179 @@
+//! A private nats-server with JetStream for a test, on ports and in a directory of its own.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use uuid::Uuid;
+
+use crate::child::{Running, tail};
+use crate::eventually::eventually;
+use crate::guard::Guard;
+use crate::http;
+use crate::port::Port;
+use crate::tools;
+
+/// Recovering a store after a kill is part of a start.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// How many times a port that was taken in between is replaced.
+const PORT_TRIES: usize = 5;
+
+/// A running nats-server; it ends when this value is dropped, or when the test process dies.
+#[derive(Debug)]
+pub struct Nats {
+    running: Mutex<Option<Running>>,
+    program: PathBuf,
+    directory: PathBuf,
+    extra: String,
+    port: Port,
+    monitoring: Port,
+    guard: Guard,
+}
+
+impl Nats {
+    /// Starts a server of its own.
+    ///
+    /// # Errors
+    /// When no nats-server is found or can be fetched, or it does not start: with the end of its log.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(&Guard::start()?, "").await
+    }
+
+    /// Starts a server in the guard's directory, with lines of nats-server's configuration besides
+    /// the harness's own. `jetstream` is taken; its parts can be set by `jetstream.…`-less top-level
+    /// options only.
+    ///
+    /// # Errors
+    /// As [`Nats::start`].
+    pub async fn start_with(guard: &Guard, extra: &str) -> Result<Self> {
+        let program = tokio::task::spawn_blocking(tools::nats_server).await??;
+        let directory = guard.make_directory(&format!("nats-{}", Uuid::now_v7().simple()))?;
+        let mut nats = Self {
+            running: Mutex::new(None),
+            program,
+            directory,
+            extra: extra.to_owned(),
+            port: Port::free()?,
+            monitoring: Port::free()?,
+            guard: guard.clone(),
+        };
+        for _ in 1..PORT_TRIES {
+            match nats.start_again().await {
+                Err(_) if nats.port_was_taken() => {
+                    nats.port = Port::free()?;
+                    nats.monitoring = Port::free()?;
+                }
+                started => return started.map(|()| nats),
+            }
+        }
+        nats.start_again().await?;
+        Ok(nats)
+    }
+
+    /// The URL for clients. It stays the same over [`Nats::start_again`].
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port.number())
+    }
+
+    /// The port of the HTTP monitoring pages (`/varz`, `/jsz`, …).
+    #[must_use]
+    pub fn monitoring_port(&self) -> u16 {
+        self.monitoring.number()
+    }
+
+    /// The server's log.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+
+    /// A new client. It reconnects by itself when the server comes back.
+    ///
+    /// # Errors
+    /// When the server cannot be reached.
+    pub async fn client(&self) -> Result<async_nats::Client> {
+        async_nats::connect(self.url())
+            .await
+            .context("cannot connect to the test's nats-server")
+    }
+
+    /// Stops it as an operator would.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end in time.
+    pub async fn stop(&self) -> Result<()> {
+        self.take()?.end("TERM", STOP_DEADLINE).await?;
+        Ok(())
+    }
+
+    /// Kills it (SIGKILL).
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn kill(&self) -> Result<()> {
+        self.take()?.end("KILL", STOP_DEADLINE).await?;
+        Ok(())
+    }
+
+    /// Starts it again after [`Nats::stop`] or [`Nats::kill`]: same ports, same store. Returns when
+    /// JetStream is ready.
+    ///
+    /// # Errors
+    /// When it runs already or does not start: with the end of its log.
+    pub async fn start_again(&self) -> Result<()> {
+        ensure!(self.slot().is_none(), "this nats-server runs already");
+        // What an earlier start said must not explain this one.
+        let _ = fs::rename(self.log(), self.directory.join("log.before"));
+        let configuration = self.directory.join("nats.conf");
+        fs::write(&configuration, self.configuration())?;
+        let mut command = Command::new(&self.program);
+        command
+            .arg("--config")
+            .arg(&configuration)
+            .current_dir(&self.directory);
+        let mut running = Running::start("nats-server", command, &self.log(), "KILL", &self.guard)?;
+        let answer = eventually("nats-server to be ready", START_DEADLINE, async || {
+            // An end is final: found out below, with the log.
+            if running.exited()?.is_some() {
+                return Ok(Some(()));
+            }
+            let (status, body) = http::get(self.monitoring_port(), "/healthz").await?;
+            ensure!(status == 200, "/healthz says {status}: {body}");
+            Ok(Some(()))
+        })
+        .await;
+        running.ensure_alive()?;
+        answer.with_context(|| tail(&self.log()))?;
+        *self.slot() = Some(running);
+        Ok(())
+    }
+
+    fn configuration(&self) -> String {
+        format!(
+            "listen: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\njetstream {{ store_dir: {:?} }}\n{}\n",
+            self.port.number(),
+            self.monitoring_port(),
+            self.directory.join("store"),
+            self.extra
+        )
+    }
+
+    fn port_was_taken(&self) -> bool {
+        tail(&self.log()).contains("address already in use")
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
+        self.running
+            .lock()
+            .expect("a user of this nats-server panicked")
+    }
+
+    fn take(&self) -> Result<Running> {
+        self.slot().take().context("this nats-server does not run")
+    }
+}

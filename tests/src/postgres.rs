@@ -1,0 +1,289 @@
+//! A private Postgres cluster for a test: logical replication on, passwords checked, on a port and in
+//! a directory of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio_postgres::NoTls;
+use uuid::Uuid;
+
+use crate::child::{Running, tail};
+use crate::eventually::eventually;
+use crate::guard::Guard;
+use crate::port::Port;
+use crate::tools;
+use crate::user::Server;
+
+/// Crash recovery after a kill is part of a start.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// A fast shutdown waits for its logical replication clients to take all WAL.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
+/// How many times a port that was taken in between is replaced.
+const PORT_TRIES: usize = 5;
+/// Longer paths than this do not fit a socket's address, on any Unix.
+const SOCKET_PATH_MAX: usize = 80;
+
+const SETTINGS: &str = "
+listen_addresses = '127.0.0.1'
+wal_level = logical
+max_wal_senders = 32
+max_replication_slots = 32
+max_connections = 200
+# Many clusters may run side by side on a small machine.
+shared_buffers = 32MB
+# A kill of the process alone would survive without, but its time is part of what is tested.
+fsync = on
+password_encryption = scram-sha-256
+log_line_prefix = '%m [%p] %a@%d '
+";
+
+/// A running cluster; it ends when this value is dropped, or when the test process dies.
+/// The superuser is `postgres`; passwords are checked by SCRAM-SHA-256.
+#[derive(Debug)]
+pub struct Postgres {
+    // Ended first, before its port is let go and its directory removed.
+    running: Mutex<Option<Running>>,
+    bin: PathBuf,
+    user: Server,
+    directory: PathBuf,
+    password: String,
+    port: Port,
+    guard: Guard,
+}
+
+impl Postgres {
+    /// Starts a cluster of its own.
+    ///
+    /// # Errors
+    /// When no Postgres is found or can be fetched, or it does not start: with the end of its log.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(&Guard::start()?, &[]).await
+    }
+
+    /// Starts a cluster in the guard's directory, with settings besides the harness's own: names and
+    /// values as in `postgresql.conf`.
+    ///
+    /// # Errors
+    /// As [`Postgres::start`].
+    pub async fn start_with(guard: &Guard, settings: &[(&str, &str)]) -> Result<Self> {
+        let bin = tokio::task::spawn_blocking(tools::postgres_bin).await??;
+        let user = Server::user()?;
+        let directory = guard.make_directory(&format!("postgres-{}", Uuid::now_v7().simple()))?;
+        user.own(&directory)?;
+        let password = Uuid::now_v7().simple().to_string();
+        initdb(&bin, &user, &directory, &password).await?;
+        let mut configuration = SETTINGS.to_owned();
+        for (name, value) in settings {
+            configuration.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
+        }
+        let path = directory.join("data/postgresql.auto.conf");
+        fs::write(&path, configuration)?;
+        user.own(&path)?;
+
+        let mut postgres = Self {
+            running: Mutex::new(None),
+            bin,
+            user,
+            directory,
+            password,
+            port: Port::free()?,
+            guard: guard.clone(),
+        };
+        for _ in 1..PORT_TRIES {
+            match postgres.start_again().await {
+                Err(_) if postgres.port_was_taken() => postgres.port = Port::free()?,
+                started => return started.map(|()| postgres),
+            }
+        }
+        postgres.start_again().await?;
+        Ok(postgres)
+    }
+
+    /// The port on 127.0.0.1. It stays the same over [`Postgres::start_again`].
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    /// The superuser's password.
+    #[must_use]
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
+    /// A libpq URL of a database, with user and password.
+    #[must_use]
+    pub fn url(&self, database: &str) -> String {
+        format!(
+            "postgres://postgres:{}@127.0.0.1:{}/{database}",
+            self.password,
+            self.port()
+        )
+    }
+
+    /// Where the server's programs are, `psql` and its like beside them (maybe).
+    #[must_use]
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
+    /// The server's log.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+
+    /// Creates an empty database.
+    ///
+    /// # Errors
+    /// When it exists, or the server cannot be reached.
+    pub async fn create_database(&self, name: &str) -> Result<()> {
+        let client = self.connect("postgres").await?;
+        client
+            .batch_execute(&format!(
+                "CREATE DATABASE \"{}\"",
+                name.replace('"', "\"\"")
+            ))
+            .await
+            .with_context(|| format!("cannot create the database {name}"))
+    }
+
+    /// A client; its connection is driven by a task of its own.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or has no such database.
+    pub async fn connect(&self, database: &str) -> Result<tokio_postgres::Client> {
+        let (client, connection) = tokio_postgres::connect(&self.url(database), NoTls)
+            .await
+            .with_context(|| format!("cannot connect to the test database {database}"))?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// Stops it as an operator would (fast shutdown: connections are closed, a checkpoint written).
+    /// A client that streams WAL and does not take it all holds this up.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end in time.
+    pub async fn stop(&self) -> Result<()> {
+        self.take()?.end("INT", STOP_DEADLINE).await?;
+        Ok(())
+    }
+
+    /// Ends all its processes at once, without a checkpoint: crash recovery follows at the next start.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn kill(&self) -> Result<()> {
+        // Not SIGKILL, after which the old backends would still hold the shared memory for a while.
+        self.take()?.end("QUIT", STOP_DEADLINE).await?;
+        Ok(())
+    }
+
+    /// Starts it again after [`Postgres::stop`] or [`Postgres::kill`]: same port, same data. Returns
+    /// when it takes connections.
+    ///
+    /// # Errors
+    /// When it runs already or does not start: with the end of its log.
+    pub async fn start_again(&self) -> Result<()> {
+        ensure!(self.slot().is_none(), "this Postgres runs already");
+        // What an earlier start said must not explain this one.
+        let _ = fs::rename(self.log(), self.directory.join("log.before"));
+        let mut command = self.command("postgres");
+        command
+            .arg("-D")
+            .arg(self.directory.join("data"))
+            .args(["-c", &format!("port={}", self.port())])
+            .args([
+                "-c",
+                &format!("unix_socket_directories={}", self.socket_directory()),
+            ]);
+        let mut running = Running::start("postgres", command, &self.log(), "QUIT", &self.guard)?;
+        let answer = eventually("Postgres to take connections", START_DEADLINE, async || {
+            // An end is final: found out below, with the log.
+            if running.exited()?.is_some() {
+                return Ok(Some(()));
+            }
+            self.connect("postgres")
+                .await?
+                .simple_query("SELECT 1")
+                .await?;
+            Ok(Some(()))
+        })
+        .await;
+        running.ensure_alive()?;
+        answer.with_context(|| tail(&self.log()))?;
+        *self.slot() = Some(running);
+        Ok(())
+    }
+
+    fn socket_directory(&self) -> String {
+        match self.directory.to_str() {
+            Some(path) if path.len() <= SOCKET_PATH_MAX => path.to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    fn port_was_taken(&self) -> bool {
+        tail(&self.log()).contains("could not bind")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        server_command(&self.bin.join(program), &self.user, &self.directory)
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
+        self.running
+            .lock()
+            .expect("a user of this Postgres panicked")
+    }
+
+    fn take(&self) -> Result<Running> {
+        self.slot().take().context("this Postgres does not run")
+    }
+}
+
+async fn initdb(bin: &Path, user: &Server, directory: &Path, password: &str) -> Result<()> {
+    let password_file = directory.join("password");
+    fs::write(&password_file, password)?;
+    user.own(&password_file)?;
+    let mut command = server_command(&bin.join("initdb"), user, directory);
+    command
+        .arg("--pgdata")
+        .arg(directory.join("data"))
+        .arg("--pwfile")
+        .arg(&password_file)
+        .args(["--username=postgres", "--auth=scram-sha-256"])
+        .args(["--encoding=UTF8", "--locale=C"])
+        .args(["--no-sync", "--no-instructions"]);
+    let output = tokio::process::Command::from(command)
+        .kill_on_drop(true)
+        .output()
+        .await
+        .context("cannot run initdb")?;
+    if !output.status.success() {
+        bail!(
+            "initdb failed ({}): {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    fs::remove_file(&password_file)?;
+    Ok(())
+}
+
+/// A server program, run by its user, without the caller's PG… variables.
+fn server_command(program: &Path, user: &Server, directory: &Path) -> Command {
+    let mut command = Command::new(program);
+    user.run_as(&mut command);
+    command
+        .current_dir(directory)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("LC_ALL", "C");
+    command
+}
