@@ -1,19 +1,19 @@
 //! A started program: its log file, its signals, its end.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tokio::time::timeout;
 
+use crate::eventually::eventually;
 use crate::guard::Guard;
+use crate::log::Log;
 
 /// How long a program that is dropped may take to end before it is killed.
 const END_WAIT: Duration = Duration::from_secs(5);
-/// How much of a log is shown when something went wrong, in lines.
-const TAIL_LINES: usize = 40;
 
 /// A running program. Dropped, it is ended by its signal, and by SIGKILL when that takes too long.
 #[derive(Debug)]
@@ -22,7 +22,6 @@ pub(crate) struct Running {
     child: tokio::process::Child,
     pid: u32,
     signal: &'static str,
-    log: PathBuf,
     guard: Guard,
 }
 
@@ -31,11 +30,11 @@ impl Running {
     pub(crate) fn start(
         name: &str,
         mut command: Command,
-        log: &Path,
+        log: &Log,
         signal: &'static str,
         guard: &Guard,
     ) -> Result<Self> {
-        let out = File::options().create(true).append(true).open(log)?;
+        let out = File::options().create(true).append(true).open(log.path())?;
         let err = out.try_clone()?;
         let program = PathBuf::from(command.get_program());
         // Ctrl-C at a terminal is for the harness, which then ends its programs in order.
@@ -50,7 +49,6 @@ impl Running {
             child,
             pid,
             signal,
-            log: log.to_owned(),
             guard: guard.clone(),
         };
         guard.started(pid, signal)?;
@@ -72,14 +70,10 @@ impl Running {
     }
 
     /// Fails, with the end of its log, when the program has ended.
-    pub(crate) fn ensure_alive(&mut self) -> Result<()> {
+    pub(crate) fn ensure_alive(&mut self, log: &Log) -> Result<()> {
         match self.exited()? {
             None => Ok(()),
-            Some(status) => bail!(
-                "{} ended by itself ({status}); {}",
-                self.name,
-                tail(&self.log)
-            ),
+            Some(status) => bail!("{} ended by itself ({status}); {}", self.name, log.tail()),
         }
     }
 
@@ -90,9 +84,8 @@ impl Running {
         }
         let Ok(status) = timeout(deadline, self.child.wait()).await else {
             bail!(
-                "{} did not end within {deadline:?} of SIG{signal}; {}",
-                self.name,
-                tail(&self.log)
+                "{} did not end within {deadline:?} of SIG{signal}",
+                self.name
             );
         };
         Ok(status?)
@@ -123,11 +116,23 @@ impl Drop for Running {
     }
 }
 
-/// The end of a log file, for an error message.
-pub(crate) fn tail(log: &Path) -> String {
-    let text = std::fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
-    format!("the end of {}:\n{}", log.display(), last.join("\n"))
+/// Awaits that `probe` succeeds. A program that is found dead by `alive` ends the waiting at once.
+pub(crate) async fn ready(
+    what: &str,
+    deadline: Duration,
+    log: &Log,
+    mut alive: impl FnMut() -> Result<()>,
+    mut probe: impl AsyncFnMut() -> Result<()>,
+) -> Result<()> {
+    let answer = eventually(what, deadline, async || {
+        if let Err(dead) = alive() {
+            return Ok(Some(Err(dead)));
+        }
+        probe().await?;
+        Ok(Some(Ok(())))
+    });
+    match answer.await {
+        Ok(outcome) => outcome,
+        Err(late) => bail!("{late:#}; {}", log.tail()),
+    }
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use uuid::Uuid;
 
-use crate::child::{Running, tail};
-use crate::eventually::eventually;
+use crate::child::{Running, ready};
 use crate::guard::Guard;
 use crate::http;
+use crate::log::Log;
 use crate::port::Port;
 use crate::tools;
 
@@ -28,6 +28,7 @@ pub struct Nats {
     running: Mutex<Option<Running>>,
     program: PathBuf,
     directory: PathBuf,
+    log: Log,
     extra: String,
     port: Port,
     monitoring: Port,
@@ -44,8 +45,7 @@ impl Nats {
     }
 
     /// Starts a server in the guard's directory, with lines of nats-server's configuration besides
-    /// the harness's own. `jetstream` is taken; its parts can be set by `jetstream.…`-less top-level
-    /// options only.
+    /// the harness's own, such as `jetstream: { sync_interval: always }`, which adds to its block.
     ///
     /// # Errors
     /// As [`Nats::start`].
@@ -55,6 +55,7 @@ impl Nats {
         let mut nats = Self {
             running: Mutex::new(None),
             program,
+            log: Log::new("nats-server", directory.join("log")),
             directory,
             extra: extra.to_owned(),
             port: Port::free()?,
@@ -88,8 +89,14 @@ impl Nats {
 
     /// The server's log.
     #[must_use]
-    pub fn log(&self) -> PathBuf {
-        self.directory.join("log")
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The id of the server's first process, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.slot().as_ref().map(Running::pid)
     }
 
     /// A new client. It reconnects by itself when the server comes back.
@@ -107,8 +114,7 @@ impl Nats {
     /// # Errors
     /// When it does not run, or does not end in time.
     pub async fn stop(&self) -> Result<()> {
-        self.take()?.end("TERM", STOP_DEADLINE).await?;
-        Ok(())
+        self.end("TERM").await
     }
 
     /// Kills it (SIGKILL).
@@ -116,8 +122,7 @@ impl Nats {
     /// # Errors
     /// When it does not run.
     pub async fn kill(&self) -> Result<()> {
-        self.take()?.end("KILL", STOP_DEADLINE).await?;
-        Ok(())
+        self.end("KILL").await
     }
 
     /// Starts it again after [`Nats::stop`] or [`Nats::kill`]: same ports, same store. Returns when
@@ -127,8 +132,7 @@ impl Nats {
     /// When it runs already or does not start: with the end of its log.
     pub async fn start_again(&self) -> Result<()> {
         ensure!(self.slot().is_none(), "this nats-server runs already");
-        // What an earlier start said must not explain this one.
-        let _ = fs::rename(self.log(), self.directory.join("log.before"));
+        self.log.turn()?;
         let configuration = self.directory.join("nats.conf");
         fs::write(&configuration, self.configuration())?;
         let mut command = Command::new(&self.program);
@@ -136,19 +140,20 @@ impl Nats {
             .arg("--config")
             .arg(&configuration)
             .current_dir(&self.directory);
-        let mut running = Running::start("nats-server", command, &self.log(), "KILL", &self.guard)?;
-        let answer = eventually("nats-server to be ready", START_DEADLINE, async || {
-            // An end is final: found out below, with the log.
-            if running.exited()?.is_some() {
-                return Ok(Some(()));
-            }
-            let (status, body) = http::get(self.monitoring_port(), "/healthz").await?;
-            ensure!(status == 200, "/healthz says {status}: {body}");
-            Ok(Some(()))
-        })
-        .await;
-        running.ensure_alive()?;
-        answer.with_context(|| tail(&self.log()))?;
+        let mut running = Running::start("nats-server", command, &self.log, "KILL", &self.guard)?;
+        let alive = || running.ensure_alive(&self.log);
+        ready(
+            "nats-server",
+            START_DEADLINE,
+            &self.log,
+            alive,
+            async || {
+                let (status, body) = http::get(self.monitoring_port(), "/healthz").await?;
+                ensure!(status == 200, "/healthz says {status}: {body}");
+                Ok(())
+            },
+        )
+        .await?;
         *self.slot() = Some(running);
         Ok(())
     }
@@ -164,7 +169,7 @@ impl Nats {
     }
 
     fn port_was_taken(&self) -> bool {
-        tail(&self.log()).contains("address already in use")
+        self.log.tail().contains("address already in use")
     }
 
     fn slot(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
@@ -173,7 +178,9 @@ impl Nats {
             .expect("a user of this nats-server panicked")
     }
 
-    fn take(&self) -> Result<Running> {
-        self.slot().take().context("this nats-server does not run")
+    async fn end(&self, signal: &str) -> Result<()> {
+        let running = self.slot().take().context("the server does not run")?;
+        let ended = running.end(signal, STOP_DEADLINE).await;
+        ended.map(drop).with_context(|| self.log.tail())
     }
 }

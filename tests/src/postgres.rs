@@ -11,9 +11,9 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio_postgres::NoTls;
 use uuid::Uuid;
 
-use crate::child::{Running, tail};
-use crate::eventually::eventually;
+use crate::child::{Running, ready};
 use crate::guard::Guard;
+use crate::log::Log;
 use crate::port::Port;
 use crate::tools;
 use crate::user::Server;
@@ -50,6 +50,7 @@ pub struct Postgres {
     bin: PathBuf,
     user: Server,
     directory: PathBuf,
+    log: Log,
     password: String,
     port: Port,
     guard: Guard,
@@ -88,6 +89,7 @@ impl Postgres {
             running: Mutex::new(None),
             bin,
             user,
+            log: Log::new("Postgres", directory.join("log")),
             directory,
             password,
             port: Port::free()?,
@@ -133,8 +135,14 @@ impl Postgres {
 
     /// The server's log.
     #[must_use]
-    pub fn log(&self) -> PathBuf {
-        self.directory.join("log")
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The id of the server's first process, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.slot().as_ref().map(Running::pid)
     }
 
     /// Creates an empty database.
@@ -170,8 +178,7 @@ impl Postgres {
     /// # Errors
     /// When it does not run, or does not end in time.
     pub async fn stop(&self) -> Result<()> {
-        self.take()?.end("INT", STOP_DEADLINE).await?;
-        Ok(())
+        self.end("INT").await
     }
 
     /// Ends all its processes at once, without a checkpoint: crash recovery follows at the next start.
@@ -180,8 +187,7 @@ impl Postgres {
     /// When it does not run.
     pub async fn kill(&self) -> Result<()> {
         // Not SIGKILL, after which the old backends would still hold the shared memory for a while.
-        self.take()?.end("QUIT", STOP_DEADLINE).await?;
-        Ok(())
+        self.end("QUIT").await
     }
 
     /// Starts it again after [`Postgres::stop`] or [`Postgres::kill`]: same port, same data. Returns
@@ -191,8 +197,7 @@ impl Postgres {
     /// When it runs already or does not start: with the end of its log.
     pub async fn start_again(&self) -> Result<()> {
         ensure!(self.slot().is_none(), "this Postgres runs already");
-        // What an earlier start said must not explain this one.
-        let _ = fs::rename(self.log(), self.directory.join("log.before"));
+        self.log.turn()?;
         let mut command = self.command("postgres");
         command
             .arg("-D")
@@ -202,21 +207,14 @@ impl Postgres {
                 "-c",
                 &format!("unix_socket_directories={}", self.socket_directory()),
             ]);
-        let mut running = Running::start("postgres", command, &self.log(), "QUIT", &self.guard)?;
-        let answer = eventually("Postgres to take connections", START_DEADLINE, async || {
-            // An end is final: found out below, with the log.
-            if running.exited()?.is_some() {
-                return Ok(Some(()));
-            }
-            self.connect("postgres")
-                .await?
-                .simple_query("SELECT 1")
-                .await?;
-            Ok(Some(()))
+        let mut running = Running::start("postgres", command, &self.log, "QUIT", &self.guard)?;
+        let alive = || running.ensure_alive(&self.log);
+        ready("Postgres", START_DEADLINE, &self.log, alive, async || {
+            let client = self.connect("postgres").await?;
+            client.simple_query("SELECT 1").await?;
+            Ok(())
         })
-        .await;
-        running.ensure_alive()?;
-        answer.with_context(|| tail(&self.log()))?;
+        .await?;
         *self.slot() = Some(running);
         Ok(())
     }
@@ -229,7 +227,7 @@ impl Postgres {
     }
 
     fn port_was_taken(&self) -> bool {
-        tail(&self.log()).contains("could not bind")
+        self.log.tail().contains("could not bind")
     }
 
     fn command(&self, program: &str) -> Command {
@@ -242,8 +240,10 @@ impl Postgres {
             .expect("a user of this Postgres panicked")
     }
 
-    fn take(&self) -> Result<Running> {
-        self.slot().take().context("this Postgres does not run")
+    async fn end(&self, signal: &str) -> Result<()> {
+        let running = self.slot().take().context("the server does not run")?;
+        let ended = running.end(signal, STOP_DEADLINE).await;
+        ended.map(drop).with_context(|| self.log.tail())
     }
 }
 

@@ -1,9 +1,17 @@
 //! The harness keeps its promises.
 
+use std::env;
+use std::fs;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
-use harness::{Nats, Postgres, eventually};
+use anyhow::{Result, bail, ensure};
+use harness::{Guard, Nats, Port, Postgres, Process, eventually, tools};
+
+/// Set for a test that this file runs again as a process of its own; alone such a test does nothing.
+const ROLE: &str = "HARNESS_TEST_ROLE";
 
 #[tokio::test]
 async fn postgres_keeps_its_data_over_stop_and_kill() {
@@ -108,4 +116,147 @@ async fn eventually_tells_what_was_awaited_and_the_last_state() {
     let hung: Result<()> =
         eventually("an answer", deadline, async || std::future::pending().await).await;
     assert!(format!("{:#}", hung.unwrap_err()).contains("did not answer"));
+}
+
+/// This test program again, to play only `test`.
+fn again(test: &str, role: &str) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command
+        .args([test, "--exact", "--nocapture"])
+        .env(ROLE, role)
+        .stdin(Stdio::null());
+    command
+}
+
+#[tokio::test]
+async fn nothing_outlives_a_killed_test() {
+    let notes = tempfile::tempdir().unwrap();
+    let note = notes.path().join("note");
+    let mut victim: Child = again("the_victim_of_a_kill", note.to_str().unwrap())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let text = eventually("the victim to be up", Duration::from_secs(60), async || {
+        ensure!(victim.try_wait()?.is_none(), "the victim is gone");
+        Ok(Some(fs::read_to_string(&note)?))
+    })
+    .await
+    .unwrap();
+    let mut lines = text.lines();
+    let directory = PathBuf::from(lines.next().unwrap());
+    let ports: Vec<u16> = lines.map(|line| line.parse().unwrap()).collect();
+    assert_eq!(ports.len(), 2);
+    for port in &ports {
+        TcpStream::connect(("127.0.0.1", *port)).unwrap();
+    }
+    assert!(directory.exists());
+
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    eventually("all to be gone", Duration::from_secs(20), async || {
+        ensure!(!directory.exists(), "the directory stands");
+        for port in &ports {
+            ensure!(
+                TcpStream::connect(("127.0.0.1", *port)).is_err(),
+                "{port} answers"
+            );
+        }
+        Ok(Some(()))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn the_victim_of_a_kill() {
+    let Some(note) = env::var_os(ROLE) else {
+        return;
+    };
+    let guard = Guard::start().unwrap();
+    let postgres = Postgres::start_with(&guard, &[]).await.unwrap();
+    let nats = Nats::start_with(&guard, "").await.unwrap();
+    let partial = PathBuf::from(&note).with_extension("partial");
+    let text = format!(
+        "{}\n{}\n{}\n",
+        guard.directory().display(),
+        postgres.port(),
+        nats.monitoring_port()
+    );
+    fs::write(&partial, text).unwrap();
+    fs::rename(&partial, &note).unwrap();
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn what_is_dropped_is_gone_at_once() {
+    let nats = Nats::start().await.unwrap();
+    let directory = nats.log().path().parent().unwrap().to_owned();
+    let port = nats.monitoring_port();
+    assert!(directory.exists());
+    drop(nats);
+    assert!(!directory.exists());
+    TcpStream::connect(("127.0.0.1", port)).unwrap_err();
+}
+
+#[test]
+fn a_port_is_held_by_one_at_a_time() {
+    let ports: Vec<Port> = (0..50).map(|_| Port::free().unwrap()).collect();
+    let mut numbers: Vec<u16> = ports.iter().map(Port::number).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), 50);
+    assert!(
+        numbers
+            .iter()
+            .all(|number| (10_000..32_000).contains(number))
+    );
+}
+
+#[test]
+fn a_missing_tool_is_named_with_what_to_do() {
+    let empty = tempfile::tempdir().unwrap();
+    let output: Output = again("asks_for_nats", "yes")
+        .env("PATH", empty.path())
+        .env("HARNESS_CACHE", empty.path())
+        .env_remove("NATS_SERVER")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    for part in [
+        "python3",
+        "install nats-server 2.12 or newer",
+        "set NATS_SERVER",
+    ] {
+        assert!(said.contains(part), "{part:?} is not in: {said}");
+    }
+
+    let output = again("asks_for_nats", "yes")
+        .env("NATS_SERVER", "/nowhere/nats-server")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        said.contains("NATS_SERVER=/nowhere/nats-server is no usable"),
+        "{said}"
+    );
+}
+
+#[test]
+fn asks_for_nats() {
+    if env::var_os(ROLE).is_some() {
+        match tools::nats_server() {
+            Ok(path) => println!("found {}", path.display()),
+            Err(error) => println!("{error:#}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_ends_by_itself_is_told_with_its_log() {
+    let guard = Guard::start().unwrap();
+    // It has no DATABASE_URL.
+    let relay = Process::start(&guard, "relay", "cdc-relay", &[]).unwrap();
+    let error = format!("{:#}", relay.wait_ready().await.unwrap_err());
+    assert!(error.contains("relay ended by itself"), "{error}");
+    assert!(error.contains("DATABASE_URL"), "{error}");
 }

@@ -28,12 +28,18 @@ pub(super) struct Package {
     pub(super) otherwise: &'static str,
 }
 
-/// Where fetched tools and port locks are kept: `saga-harness` under `XDG_CACHE_HOME` or `~/.cache`;
+/// Where fetched tools and port locks are kept: `HARNESS_CACHE`, or `saga-harness` under `XDG_CACHE_HOME` or `~/.cache`;
 /// for root under `/var/cache`, because Postgres runs as another user, who must be able to read it.
 ///
 /// # Errors
 /// When the environment names no home.
 pub fn cache_directory() -> Result<PathBuf> {
+    if let Some(named) = env::var_os("HARNESS_CACHE").filter(|value| !value.is_empty()) {
+        let named = PathBuf::from(named);
+        fs::create_dir_all(&named)
+            .with_context(|| format!("cannot create HARNESS_CACHE={}", named.display()))?;
+        return Ok(named);
+    }
     let parent = if user::is_root()? {
         PathBuf::from("/var/cache")
     } else if let Some(cache) = env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
