@@ -1,0 +1,93 @@
+//! Configuration from the environment: groups of arguments that a binary flattens into its own.
+//!
+//! Every flag has an environment variable of the same name in capitals; the docstrings here are
+//! the table that `--help` prints. Danger: clap prints refused values and the current values of
+//! variables, passwords included. So everything here is parsed by [`Value`], whose errors never
+//! repeat a secret, and what may carry one is marked `hide_env_values`.
+
+mod url;
+mod value;
+
+use std::net::SocketAddr;
+
+use clap::{Args, ValueEnum};
+
+pub use self::{
+    url::{DatabaseUrl, NatsUrl},
+    value::Value,
+};
+
+/// More connections than this to one Postgres belong behind a pooler.
+const POOL_SIZE_MAX: usize = 1024;
+/// An orchestrator that waits longer than an hour for one process has lost patience long before.
+const DEADLINE_SECONDS_MAX: u64 = 3600;
+
+/// What the process tells about itself.
+#[derive(Args, Clone, Debug)]
+pub struct Telemetry {
+    /// What is logged: a level, or levels by target, such as `info,mailbox=debug`
+    #[arg(id = "LOG_FILTER", long = "log-filter", env = "LOG_FILTER", default_value = "info",
+          value_parser = value::LOG_FILTER)]
+    pub log_filter: String,
+
+    /// The form of the log lines on standard error
+    #[arg(id = "LOG_FORMAT", long = "log-format", env = "LOG_FORMAT", default_value = "text",
+          value_parser = value::LOG_FORMAT)]
+    pub log_format: LogFormat,
+
+    /// Where spans are sent, by OTLP over gRPC; without it none are sent, and trace ids still travel
+    #[arg(id = "OTEL_EXPORTER_OTLP_ENDPOINT", long = "otel-exporter-otlp-endpoint",
+          env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_parser = value::OTLP_ENDPOINT)]
+    pub otlp_endpoint: Option<String>,
+}
+
+/// The form of the log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The Postgres that the process owns.
+#[derive(Args, Clone, Debug)]
+pub struct Database {
+    /// The Postgres to use, as a libpq URL: `postgres://user:password@host:5432/database`
+    #[arg(id = "DATABASE_URL", long = "database-url", env = "DATABASE_URL", required = true,
+          hide_env_values = true, value_parser = value::DATABASE_URL)]
+    pub url: DatabaseUrl,
+
+    /// How many connections to Postgres at most
+    #[arg(id = "DATABASE_POOL_SIZE", long = "database-pool-size", env = "DATABASE_POOL_SIZE",
+          default_value = "8", value_parser = value::POOL_SIZE)]
+    pub pool_size: usize,
+}
+
+/// The NATS that the process talks to.
+#[derive(Args, Clone, Debug)]
+pub struct Nats {
+    /// The NATS to use: one URL, or several of one cluster, comma separated
+    #[arg(id = "NATS_URL", long = "nats-url", env = "NATS_URL", hide_env_values = true,
+          default_value = "nats://127.0.0.1:4222", value_parser = value::NATS_URL)]
+    pub url: NatsUrl,
+}
+
+/// The HTTP of operators and orchestrators: `/livez`, `/readyz`, `/metrics`.
+#[derive(Args, Clone, Debug)]
+pub struct Admin {
+    /// Where `/livez`, `/readyz` and `/metrics` are served; port 0 takes a free one and logs it
+    #[arg(id = "ADMIN_LISTEN", long = "admin-listen", env = "ADMIN_LISTEN",
+          default_value = "0.0.0.0:9090", value_parser = value::LISTEN)]
+    pub listen: SocketAddr,
+}
+
+/// How the process ends.
+#[derive(Args, Clone, Debug)]
+pub struct Shutdown {
+    /// How many seconds what is in hand may take to finish after SIGTERM
+    #[arg(id = "SHUTDOWN_DEADLINE_SECONDS", long = "shutdown-deadline-seconds",
+          env = "SHUTDOWN_DEADLINE_SECONDS", default_value = "25",
+          value_parser = value::DEADLINE_SECONDS)]
+    pub deadline_seconds: u64,
+}

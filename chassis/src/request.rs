@@ -1,0 +1,86 @@
+//! What gRPC and NATS requests have in common: their metrics, the names of status codes, and the
+//! HTTP statuses that google.rpc maps them to.
+
+use std::time::Instant;
+
+use metrics::{counter, gauge, histogram};
+use tonic::Code;
+
+/// One request in progress. Counts it by its code and takes its time when it is finished, or as
+/// `CANCELLED` when it is dropped before: the caller went away.
+#[derive(Debug)]
+pub(crate) struct Request {
+    transport: &'static str,
+    method: &'static str,
+    started: Instant,
+    finished: bool,
+}
+
+impl Request {
+    pub(crate) fn started(transport: &'static str, method: &'static str) -> Self {
+        gauge!("rpc_requests_in_flight", "transport" => transport).increment(1.0);
+        Self {
+            transport,
+            method,
+            started: Instant::now(),
+            finished: false,
+        }
+    }
+
+    /// Only the first call counts.
+    pub(crate) fn finish(&mut self, code: Code) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        let (transport, method) = (self.transport, self.method);
+        gauge!("rpc_requests_in_flight", "transport" => transport).decrement(1.0);
+        counter!("rpc_requests_total", "transport" => transport, "method" => method,
+                 "code" => name(code))
+        .increment(1);
+        histogram!("rpc_request_duration_seconds", "transport" => transport, "method" => method)
+            .record(self.started.elapsed().as_secs_f64());
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.finish(Code::Cancelled);
+    }
+}
+
+/// The code's name in the specification: `INVALID_ARGUMENT`.
+pub(crate) fn name(code: Code) -> &'static str {
+    name_and_http_status(code).0
+}
+
+/// The HTTP status that `google/rpc/code.proto` maps the code to.
+pub(crate) fn http_status(code: Code) -> usize {
+    name_and_http_status(code).1
+}
+
+fn name_and_http_status(code: Code) -> (&'static str, usize) {
+    match code {
+        Code::Ok => ("OK", 200),
+        Code::Cancelled => ("CANCELLED", 499),
+        Code::Unknown => ("UNKNOWN", 500),
+        Code::InvalidArgument => ("INVALID_ARGUMENT", 400),
+        Code::DeadlineExceeded => ("DEADLINE_EXCEEDED", 504),
+        Code::NotFound => ("NOT_FOUND", 404),
+        Code::AlreadyExists => ("ALREADY_EXISTS", 409),
+        Code::PermissionDenied => ("PERMISSION_DENIED", 403),
+        Code::ResourceExhausted => ("RESOURCE_EXHAUSTED", 429),
+        Code::FailedPrecondition => ("FAILED_PRECONDITION", 400),
+        Code::Aborted => ("ABORTED", 409),
+        Code::OutOfRange => ("OUT_OF_RANGE", 400),
+        Code::Unimplemented => ("UNIMPLEMENTED", 501),
+        Code::Internal => ("INTERNAL", 500),
+        Code::Unavailable => ("UNAVAILABLE", 503),
+        Code::DataLoss => ("DATA_LOSS", 500),
+        Code::Unauthenticated => ("UNAUTHENTICATED", 401),
+    }
+}
+
+/// Whether the fault is ours, so that a person of ours should see it.
+pub(crate) fn is_our_fault(code: Code) -> bool {
+    matches!(code, Code::Unknown | Code::Internal | Code::DataLoss)
+}

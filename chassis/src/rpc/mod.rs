@@ -1,0 +1,141 @@
+//! The same handlers as gRPC's over the NATS service API, so that `$SRV.PING`, `$SRV.INFO` and
+//! `$SRV.STATS` answer. Protobuf or JSON by `Content-Type`; the reply is in the same type.
+
+mod codec;
+mod endpoint;
+
+use std::{collections::HashMap, fmt, pin::Pin, sync::Arc};
+
+use anyhow::{Context as _, anyhow};
+use async_nats::{Client, service::ServiceExt as _};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use self::codec::Codec;
+
+/// Takes a request's bytes and gives the reply's, in the same encoding.
+type Handler = Arc<dyn Fn(Codec, Bytes, async_nats::HeaderMap) -> Handled + Send + Sync>;
+type Handled = Pin<Box<dyn Future<Output = Result<Bytes, Status>> + Send>>;
+
+/// A NATS service and its operations: `{group}.{operation}` is the subject.
+pub struct Api {
+    name: &'static str,
+    version: &'static str,
+    description: String,
+    group: &'static str,
+    operations: Vec<Operation>,
+}
+
+struct Operation {
+    name: &'static str,
+    metadata: HashMap<String, String>,
+    handler: Handler,
+}
+
+impl Api {
+    /// `name` may hold letters, digits, `-` and `_`; `version` is a semantic version; `group` is
+    /// the prefix of the subjects, such as `orders.v1`.
+    pub fn new(
+        name: &'static str,
+        version: &'static str,
+        description: &str,
+        group: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            version,
+            description: description.to_owned(),
+            group,
+            operations: Vec::new(),
+        }
+    }
+
+    /// Adds an operation. Its `Request` has the message's headers, `traceparent` for one, as
+    /// metadata, where they are valid there.
+    pub fn operation<Req, Resp, F, Fut>(mut self, name: &'static str, handler: F) -> Self
+    where
+        Req: prost::Message + prost::Name + Default + DeserializeOwned,
+        Resp: prost::Message + prost::Name + Serialize,
+        F: Fn(Request<Req>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Response<Resp>, Status>> + Send,
+    {
+        let handler = Arc::new(handler);
+        let call = move |codec: Codec, payload: Bytes, headers: async_nats::HeaderMap| {
+            let handler = Arc::clone(&handler);
+            async move {
+                let mut request = Request::new(codec.decode::<Req>(payload)?);
+                *request.metadata_mut() = codec::metadata(&headers);
+                let response = handler(request).await?;
+                codec.encode(&response.into_inner())
+            }
+            .boxed()
+        };
+        self.operations.push(Operation {
+            name,
+            metadata: HashMap::from([
+                ("request".to_owned(), Req::full_name()),
+                ("response".to_owned(), Resp::full_name()),
+                ("content-types".to_owned(), codec::CONTENT_TYPES.to_owned()),
+            ]),
+            handler: Arc::new(call),
+        });
+        self
+    }
+
+    /// Serves until the token is cancelled, then finishes what was taken and flushes the replies.
+    pub async fn serve(self, client: Client, token: CancellationToken) -> anyhow::Result<()> {
+        let failed = |error: async_nats::Error| anyhow!("NATS service {}: {error}", self.name);
+        let service = client
+            .service_builder()
+            .description(&self.description)
+            .start(self.name, self.version)
+            .await
+            .map_err(failed)?;
+        let group = service.group(self.group);
+        let mut endpoints = JoinSet::new();
+        for operation in self.operations {
+            let endpoint = group
+                .endpoint_builder()
+                .name(operation.name)
+                .metadata(operation.metadata)
+                .add(operation.name)
+                .await
+                .map_err(failed)?;
+            let method = format!("{}.{}", self.group, operation.name).leak();
+            endpoints.spawn(endpoint::serve(
+                endpoint,
+                method,
+                operation.handler,
+                token.clone(),
+            ));
+        }
+        tracing::info!(service = self.name, subjects = %format!("{}.*", self.group), "serving over NATS");
+        while let Some(ended) = endpoints.join_next().await {
+            ended.context("a NATS endpoint")??;
+        }
+        service
+            .stop()
+            .await
+            .map_err(|error| anyhow!("NATS service {}: {error}", self.name))?;
+        client
+            .flush()
+            .await
+            .context("cannot flush the last replies to NATS")
+    }
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let operations: Vec<_> = self.operations.iter().map(|one| one.name).collect();
+        f.debug_struct("Api")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .field("group", &self.group)
+            .field("operations", &operations)
+            .finish_non_exhaustive()
+    }
+}
