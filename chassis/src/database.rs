@@ -9,7 +9,7 @@ use deadpool_postgres::{
 };
 use refinery::Runner;
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{NoTls, error::SqlState};
+use tokio_postgres::{NoTls, config::SslMode, error::SqlState};
 use tokio_util::sync::CancellationToken;
 
 use crate::{backoff, config, health::Check};
@@ -43,6 +43,12 @@ pub async fn connect(config: &config::Database, application_name: &str) -> anyho
         .url
         .config()
         .with_context(|| format!("DATABASE_URL {}", config.url))?;
+    if parameters.get_ssl_mode() == SslMode::Require {
+        bail!(
+            "DATABASE_URL {}: sslmode=require, but TLS is not built in",
+            config.url
+        );
+    }
     if parameters.get_application_name().is_none() {
         parameters.application_name(application_name);
     }

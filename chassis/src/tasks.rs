@@ -1,17 +1,36 @@
 //! The named tasks of a process and its end: SIGTERM, SIGINT or the first failing task cancels the
 //! token; then all get until the deadline; a second signal ends the process at once.
+//!
+//! Danger: in a container the process is PID 1, to which the kernel delivers no signal that it
+//! does not handle. So signals are handled from [`Tasks::new`] on, and before [`Tasks::run`] they
+//! end the process, which may still be waiting for a peer.
 
-use std::{collections::HashMap, future::Future, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    process,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
     task::{Id, JoinError, JoinSet},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
+
+/// The exit status of a process that a second signal ended.
+const EXIT_IMPATIENT: i32 = 1;
+/// Shells and orchestrators read a death by signal `n` as the exit status `128 + n`.
+const EXIT_BY_SIGNAL: i32 = 128;
 
 /// The tasks of a process. Each should end soon after the token is cancelled, having finished
 /// what it had in hand.
@@ -21,15 +40,21 @@ pub struct Tasks {
     deadline: Duration,
     running: JoinSet<anyhow::Result<()>>,
     names: HashMap<Id, &'static str>,
+    signals: mpsc::UnboundedReceiver<&'static str>,
+    started: Arc<AtomicBool>,
 }
 
 impl Tasks {
+    /// Handles signals from here on. Call it within a tokio runtime.
     pub fn new(config: &config::Shutdown) -> Self {
+        let started = Arc::new(AtomicBool::new(false));
         Self {
             token: CancellationToken::new(),
             deadline: Duration::from_secs(config.deadline_seconds),
             running: JoinSet::new(),
             names: HashMap::new(),
+            signals: handle_signals(&started),
+            started,
         }
     }
 
@@ -54,51 +79,61 @@ impl Tasks {
     /// Otherwise the first failure with its task's name, or the names of the tasks that did not
     /// finish before the deadline.
     pub async fn run(mut self) -> anyhow::Result<()> {
-        let mut signals = Signals::new()?;
-        let failure = tokio::select! {
-            name = signals.next() => {
-                tracing::info!(signal = name, "ending");
-                None
-            }
-            failure = self.first_failure() => failure,
-        };
+        self.started.store(true, Ordering::Release);
+        let failure = self.until_the_end().await;
         self.token.cancel();
-        let drained = tokio::select! {
-            name = signals.next() => {
-                anyhow::bail!("a second signal ({name}): ended with {} unfinished", self.unfinished());
-            }
-            drained = timeout(self.deadline, self.drain()) => drained,
-        };
+        let deadline = self.deadline;
+        let drained = timeout(deadline, self.drain()).await;
         match (failure, drained) {
-            (Some(failure), _) => Err(failure),
+            (Some(failure), Ok(_)) => Err(failure),
             (None, Ok(late)) => late.map_or(Ok(()), Err),
-            (None, Err(_)) => anyhow::bail!(
-                "not finished within {} s of the signal: {}",
-                self.deadline.as_secs(),
-                self.unfinished()
-            ),
-        }
-    }
-
-    /// Ends with the first failure, or with `None` when no task is left.
-    async fn first_failure(&mut self) -> Option<anyhow::Error> {
-        while let Some(joined) = self.running.join_next_with_id().await {
-            if let Err(error) = self.ended(joined) {
-                return Some(error);
+            (failure, Err(_)) => {
+                let (seconds, names) = (deadline.as_secs(), self.unfinished());
+                let overdue = format!("not finished within {seconds} s, cut off: {names}");
+                match failure {
+                    Some(failure) => Err(failure.context(overdue)),
+                    None => Err(anyhow::anyhow!(overdue)),
+                }
             }
         }
-        None
     }
 
-    /// Waits for all; the first failure, if any.
+    /// Ends with a signal, or with a failure, or when no task is left.
+    async fn until_the_end(&mut self) -> Option<anyhow::Error> {
+        loop {
+            tokio::select! {
+                Some(signal) = self.signals.recv() => {
+                    tracing::info!(signal, "ending");
+                    return None;
+                }
+                joined = self.running.join_next_with_id() => match joined {
+                    None => return None,
+                    Some(joined) => if let Err(error) = self.ended(joined) {
+                        return Some(error);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Waits for all tasks; the first failure, if any. A second signal ends the process.
     async fn drain(&mut self) -> Option<anyhow::Error> {
         let mut first = None;
-        while let Some(joined) = self.running.join_next_with_id().await {
-            if let Err(error) = self.ended(joined) {
-                first.get_or_insert(error);
+        loop {
+            tokio::select! {
+                Some(signal) = self.signals.recv() => {
+                    let unfinished = self.unfinished();
+                    tracing::error!(signal, unfinished, "a second signal: ending at once");
+                    process::exit(EXIT_IMPATIENT);
+                }
+                joined = self.running.join_next_with_id() => match joined {
+                    None => return first,
+                    Some(joined) => if let Err(error) = self.ended(joined) {
+                        first.get_or_insert(error);
+                    }
+                },
             }
         }
-        first
     }
 
     fn ended(&mut self, joined: Result<(Id, anyhow::Result<()>), JoinError>) -> anyhow::Result<()> {
@@ -122,23 +157,30 @@ impl Tasks {
     }
 }
 
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
-            interrupt: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
-        })
+/// Passes signals on once `started`; before, they end the process as if nothing handled them.
+fn handle_signals(started: &Arc<AtomicBool>) -> mpsc::UnboundedReceiver<&'static str> {
+    // Unbounded, but what fills it is a person or an orchestrator, and the second ends it all.
+    let (sender, receiver) = mpsc::unbounded_channel();
+    for (kind, name) in [
+        (SignalKind::terminate(), "SIGTERM"),
+        (SignalKind::interrupt(), "SIGINT"),
+    ] {
+        let (sender, started) = (sender.clone(), Arc::clone(started));
+        let mut signals = match signal(kind) {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::error!(signal = name, %error, "cannot be handled");
+                continue;
+            }
+        };
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                if !started.load(Ordering::Acquire) || sender.send(name).is_err() {
+                    tracing::info!(signal = name, "ending");
+                    process::exit(EXIT_BY_SIGNAL + kind.as_raw_value());
+                }
+            }
+        });
     }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
+    receiver
 }

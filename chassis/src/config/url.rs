@@ -4,11 +4,12 @@
 use std::{fmt, str::FromStr};
 
 use clap::builder::ValueParserFactory;
+use tokio_postgres::config::Host;
 
 use super::{Value, value};
 
-/// What stands in a printed URL where the password was.
-const REDACTED: &str = "***";
+/// What libpq takes where a URL names no port.
+const POSTGRES_PORT: u16 = 5432;
 
 /// A libpq URL of a Postgres database. `Debug` and `Display` leave the password out.
 #[derive(Clone, PartialEq, Eq)]
@@ -98,22 +99,38 @@ impl ValueParserFactory for NatsUrl {
     }
 }
 
+/// Put together from the parts that are no secret, rather than cut out of the URL: a password may
+/// stand in the parameters, or hold what looks like the end of it.
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A URL may also give the password as a parameter, so all parameters are left out.
-        let (url, parameters) = match self.0.split_once('?') {
-            Some((url, _)) => (url, "?…"),
-            None => (self.0.as_str(), ""),
+        let Ok(config) = self.config() else {
+            return f.write_str("postgres://?");
         };
-        write!(f, "{}{parameters}", redact(url))
+        write!(f, "postgres://")?;
+        if let Some(user) = config.get_user() {
+            write!(f, "{user}@")?;
+        }
+        let ports = config.get_ports();
+        for (index, host) in config.get_hosts().iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            // One port stands for all hosts.
+            let port = ports.get(index).or(ports.first()).unwrap_or(&POSTGRES_PORT);
+            match host {
+                Host::Tcp(name) => write!(f, "{comma}{name}:{port}")?,
+                Host::Unix(folder) => write!(f, "{comma}{}:{port}", folder.display())?,
+            }
+        }
+        write!(f, "/{}", config.get_dbname().unwrap_or_default())
     }
 }
 
+/// Put together like a [`DatabaseUrl`]'s. The user is left out: alone, it is a token.
 impl fmt::Display for NatsUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, server) in self.0.split(',').enumerate() {
+        for (index, server) in self.servers().unwrap_or_default().iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
-            write!(f, "{comma}{}", redact_all(server.trim()))?;
+            let (scheme, host, port) = (server.scheme(), server.host(), server.port());
+            write!(f, "{comma}{scheme}://{host}:{port}")?;
         }
         Ok(())
     }
@@ -131,35 +148,63 @@ impl fmt::Debug for NatsUrl {
     }
 }
 
-/// `scheme://user:password@rest` without the password. The last `@` counts: an unencoded one in
-/// a password must not let its tail through.
-fn redact(url: &str) -> String {
-    match split(url) {
-        (scheme, Some(login), rest) => match login.split_once(':') {
-            Some((user, _)) => format!("{scheme}{user}:{REDACTED}@{rest}"),
-            None => url.to_owned(),
-        },
-        _ => url.to_owned(),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// As [`redact`], and a login without a password is a token, so it goes too.
-fn redact_all(url: &str) -> String {
-    match split(url) {
-        (scheme, Some(login), rest) => match login.split_once(':') {
-            Some((user, _)) => format!("{scheme}{user}:{REDACTED}@{rest}"),
-            None => format!("{scheme}{REDACTED}@{rest}"),
-        },
-        _ => url.to_owned(),
+    #[test]
+    fn no_form_of_a_database_url_prints_its_password() {
+        for url in [
+            "postgres://ana:hunter2@db:5433/orders",
+            "postgres://ana:hunter2@db:5433/orders?connect_timeout=3",
+            "postgres://ana@db:5433/orders?password=hunter2",
+            "postgres://ana@db:5433/orders?password=x@hunter2",
+            "postgresql://ana:x%40hunter2@db:5433/orders",
+            "postgres://ana:hun?hunter2@db:5433/orders",
+        ] {
+            let parsed: DatabaseUrl = url.parse().unwrap();
+            assert_eq!(parsed.to_string(), "postgres://ana@db:5433/orders", "{url}");
+            assert_eq!(format!("{parsed:?}"), format!("DatabaseUrl({parsed})"));
+            assert_eq!(parsed.expose(), url);
+        }
     }
-}
 
-/// Scheme with its `://`, login if any, and the rest.
-fn split(url: &str) -> (&str, Option<&str>, &str) {
-    let start = url.find("://").map_or(0, |at| at + 3);
-    let (scheme, rest) = url.split_at(start);
-    match rest.rsplit_once('@') {
-        Some((login, rest)) => (scheme, Some(login), rest),
-        None => (scheme, None, rest),
+    #[test]
+    fn a_refused_database_url_says_why() {
+        for (url, why) in [
+            ("", "must start with postgres://"),
+            ("mysql://ana@db/orders", "must start with postgres://"),
+            ("postgres://ana@/orders", "names no host"),
+            ("postgres://db/orders", "names no user"),
+            ("postgres://ana@db:port/orders", "is not a libpq URL"),
+        ] {
+            let refused = url.parse::<DatabaseUrl>().unwrap_err();
+            assert!(refused.starts_with(why), "{url}: {refused}");
+        }
+    }
+
+    #[test]
+    fn no_form_of_a_nats_url_prints_a_password_or_token() {
+        for (url, printed) in [
+            ("nats://n1:4222", "nats://n1:4222"),
+            ("n1", "nats://n1:4222"),
+            ("nats://ana:hunter2@n1:4333", "nats://n1:4333"),
+            ("tls://hunter2@n1", "tls://n1:4222"),
+            (
+                "nats://a:hunter2@n1, nats://b:hunter2@n2",
+                "nats://n1:4222,nats://n2:4222",
+            ),
+        ] {
+            let parsed: NatsUrl = url.parse().unwrap();
+            assert_eq!(parsed.to_string(), printed, "{url}");
+            assert_eq!(format!("{parsed:?}"), format!("NatsUrl({printed})"));
+        }
+    }
+
+    #[test]
+    fn what_names_no_nats_server_is_refused() {
+        for url in ["", " ", "nats://", "nats://n1,", "nats://n1:port"] {
+            assert!(url.parse::<NatsUrl>().is_err(), "{url:?}");
+        }
     }
 }

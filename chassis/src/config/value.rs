@@ -26,8 +26,7 @@ pub(super) const LISTEN: Value<SocketAddr> = Value::listen();
 pub(super) const POOL_SIZE: Value<usize> = Value::new(pool_size, "8");
 pub(super) const DEADLINE_SECONDS: Value<u64> = Value::new(deadline_seconds, "25");
 
-/// A value parser for `#[arg(value_parser = …)]`. The argument's `id` should be the name of its
-/// environment variable, because the error names it so.
+/// A value parser for `#[arg(value_parser = …)]`; its error names the environment variable.
 #[derive(Clone, Copy, Debug)]
 pub struct Value<T> {
     parse: fn(&str) -> Result<T, String>,
@@ -72,7 +71,10 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Value<T> {
         arg: Option<&Arg>,
         value: &OsStr,
     ) -> Result<T, clap::Error> {
-        let name = arg.map_or("value", |arg| arg.get_id().as_str());
+        let name = arg.map_or("value".into(), |arg| match arg.get_env() {
+            Some(variable) => variable.to_string_lossy(),
+            None => arg.get_id().as_str().into(),
+        });
         let refuse = |given: &str, why: &str| {
             let given = if self.secret {
                 String::new()

@@ -7,7 +7,11 @@
 mod format;
 mod process;
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    backtrace::Backtrace,
+    io::{self, IsTerminal as _},
+    panic,
+};
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -20,7 +24,9 @@ use opentelemetry_sdk::{
 };
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
-    EnvFilter, Layer as _, filter::filter_fn, layer::SubscriberExt as _,
+    EnvFilter, Layer as _,
+    filter::{LevelFilter, filter_fn},
+    layer::SubscriberExt as _,
     util::SubscriberInitExt as _,
 };
 
@@ -62,7 +68,8 @@ impl Drop for Telemetry {
     }
 }
 
-/// Installs logging, the propagator, the tracer and the metrics recorder for the whole process.
+/// Installs logging (of panics too), the propagator, the tracer and the metrics recorder for the
+/// whole process.
 ///
 /// Call it once, within a tokio runtime (the exporter needs one). Fails when something else is
 /// installed already, or the configuration is wrong.
@@ -76,12 +83,16 @@ pub fn init(config: &config::Telemetry, service: &'static str) -> anyhow::Result
         .with_context(|| format!("LOG_FILTER {:?}", config.log_filter))?;
     let traces = tracing_opentelemetry::layer()
         .with_tracer(spans.tracer(service))
-        .with_filter(filter_fn(is_traced));
+        .with_filter(filter_fn(is_traced).with_max_level_hint(LevelFilter::INFO));
     tracing_subscriber::registry()
         .with(traces)
         .with(log_layer(config.log_format).with_filter(filter))
         .try_init()
         .context("telemetry is installed already")?;
+    panic::set_hook(Box::new(|panic| {
+        let backtrace = Backtrace::capture();
+        tracing::error!(%panic, %backtrace, "a thread or task panicked");
+    }));
 
     let metrics = recorder()?;
     process::describe(service);
