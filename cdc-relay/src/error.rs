@@ -1,0 +1,92 @@
+//! Two kinds of failure, kept apart by the type: *definite*, which waits for somebody to act and says
+//! how, and *transient*, which the relay mends by itself by starting over from the stream's truth.
+
+use std::{error::Error as StdError, fmt::Display, io};
+
+/// Why a session of the relay ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Trying again does not help until somebody acts: the text says what is wrong and what to do.
+    #[error("{0}")]
+    Definite(String),
+    /// A peer went away, timed out or was busy: start over.
+    #[error("{0}")]
+    Transient(String),
+    /// Another relay holds the slot; this one waits as its standby.
+    #[error("the replication slot is held by another relay: {0}")]
+    SlotHeld(String),
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub fn definite(what: impl Display) -> Self {
+        Self::Definite(what.to_string())
+    }
+
+    /// Where the attempt failed, and every cause behind it.
+    pub fn transient(during: &str, source: &(dyn StdError + 'static)) -> Self {
+        let mut text = format!("{during}: {source}");
+        let mut cause = source.source();
+        while let Some(source) = cause {
+            let source_text = source.to_string();
+            if !text.ends_with(&source_text) {
+                text.push_str(": ");
+                text.push_str(&source_text);
+            }
+            cause = source.source();
+        }
+        Self::Transient(text)
+    }
+
+    /// What Postgres refused, sorted by its SQLSTATE.
+    pub fn postgres(during: &str, code: &str, message: &str) -> Self {
+        let text = format!("{during}: Postgres says {code}: {message}");
+        match code {
+            // object_in_use: the slot has an active walsender.
+            "55006" => Self::SlotHeld(message.to_owned()),
+            // Wrong password, missing right, missing object, unusable slot or setting: all need hands.
+            "55000" => Self::Definite(text),
+            _ if code.starts_with("28") || code.starts_with("42") || code.starts_with("3D") => {
+                Self::Definite(text)
+            }
+            _ => Self::Transient(text),
+        }
+    }
+
+    /// The same, from the SQL connection.
+    pub fn sql(during: &str, error: &tokio_postgres::Error) -> Self {
+        match error.as_db_error() {
+            Some(db) => Self::postgres(during, db.code().code(), db.message()),
+            None => Self::transient(during, error),
+        }
+    }
+
+    pub fn io(during: &str, error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+                Self::Definite(format!("{during}: {error}"))
+            }
+            _ => Self::transient(during, error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_slot_is_neither_definite_nor_a_plain_failure() {
+        let error = Error::postgres("start replication", "55006", "slot is active for PID 7");
+        assert!(matches!(error, Error::SlotHeld(_)));
+    }
+
+    #[test]
+    fn missing_rights_wait_for_hands_and_a_crash_does_not() {
+        let denied = Error::postgres("create the slot", "42501", "permission denied");
+        assert!(matches!(denied, Error::Definite(_)));
+        let crash = Error::postgres("read", "57P02", "terminating connection");
+        assert!(matches!(crash, Error::Transient(_)));
+    }
+}

@@ -1,0 +1,25 @@
+//! Tails the WAL of an outbox table and publishes its rows to a JetStream stream: in commit order,
+//! without gap or repeat (I5), confirming to Postgres only what JetStream has acknowledged (I2).
+//!
+//! The modules stand in the order in which the data flows.
+
+pub mod config;
+pub mod error;
+
+pub mod slot;
+pub mod wal;
+
+pub mod pgoutput;
+pub mod record;
+pub mod subject;
+
+pub mod window;
+
+pub mod publish;
+pub mod stream;
+
+pub mod progress;
+
+pub mod backfill;
+pub mod pipeline;
+pub mod relay;

@@ -1,0 +1,164 @@
+//! The ledger: received ≥ published ≥ acknowledged. Confirming past acknowledged loses events.
+//!
+//! ```text
+//! WAL ──begin/received──▶ window ──published──▶ JetStream ──acknowledged──▶ confirmed to Postgres
+//! ```
+//!
+//! It alone says what may be confirmed (I2), and lets an idle relay confirm past WAL that holds
+//! nothing of its own (I3).
+
+use tokio_postgres::types::PgLsn;
+
+/// How far the relay has come; each position is the end of a transaction's commit record.
+///
+/// Every mutator asserts what it relies on: a broken ledger must stop the relay, not lose events.
+#[derive(Debug)]
+pub struct Progress {
+    received: PgLsn,
+    published: PgLsn,
+    acknowledged: PgLsn,
+    /// A transaction has begun and not ended: its rows may be on their way.
+    open: bool,
+    /// The furthest that the server has said it has sent; only lag is measured by it.
+    wal_end: PgLsn,
+}
+
+impl Progress {
+    /// A new session; `confirmed` is what the slot has confirmed already.
+    pub fn resume(confirmed: PgLsn) -> Self {
+        Self {
+            received: confirmed,
+            published: confirmed,
+            acknowledged: confirmed,
+            open: false,
+            wal_end: confirmed,
+        }
+    }
+
+    /// A transaction begins to arrive.
+    pub fn begin(&mut self) {
+        assert!(!self.open, "a transaction began inside another");
+        self.open = true;
+    }
+
+    /// A transaction has arrived whole, and stands in the window.
+    pub fn received(&mut self, end: PgLsn) {
+        assert!(self.open, "a transaction ended that had not begun");
+        assert!(
+            end >= self.received,
+            "received {end} after {}",
+            self.received
+        );
+        self.open = false;
+        self.received = end;
+        self.wal_end = self.wal_end.max(end);
+    }
+
+    /// Everything up to `end` has been handed to JetStream.
+    pub fn published(&mut self, end: PgLsn) {
+        assert!(
+            end <= self.received,
+            "published {end} before it was received"
+        );
+        assert!(
+            end >= self.published,
+            "published {end} after {}",
+            self.published
+        );
+        self.published = end;
+    }
+
+    /// JetStream has acknowledged everything up to `end`.
+    pub fn acknowledged(&mut self, end: PgLsn) {
+        assert!(
+            end <= self.published,
+            "acknowledged {end} before it was published"
+        );
+        assert!(
+            end >= self.acknowledged,
+            "acknowledged {end} after {}",
+            self.acknowledged
+        );
+        self.acknowledged = end;
+    }
+
+    /// The server has sent everything up to `wal_end`. With nothing in flight, the WAL up to there
+    /// holds no event of ours, so it may be confirmed (I3).
+    pub fn confirm_idle(&mut self, wal_end: PgLsn) {
+        self.wal_end = self.wal_end.max(wal_end);
+        if self.is_idle() && wal_end > self.acknowledged {
+            self.received = wal_end;
+            self.published = wal_end;
+            self.acknowledged = wal_end;
+        }
+    }
+
+    /// Nothing is on its way between Postgres and JetStream.
+    pub fn is_idle(&self) -> bool {
+        !self.open && self.received == self.acknowledged
+    }
+
+    /// What Postgres may be told to forget (I2).
+    pub fn confirmable(&self) -> PgLsn {
+        self.acknowledged
+    }
+
+    /// Bytes of WAL between what the server has sent and what may be confirmed.
+    pub fn lag_bytes(&self) -> u64 {
+        u64::from(self.wal_end).saturating_sub(self.acknowledged.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lsn(at: u64) -> PgLsn {
+        PgLsn::from(at)
+    }
+
+    #[test]
+    fn only_what_is_acknowledged_may_be_confirmed() {
+        let mut progress = Progress::resume(lsn(10));
+        progress.begin();
+        progress.received(lsn(20));
+        assert_eq!(progress.confirmable(), lsn(10));
+        progress.published(lsn(20));
+        assert_eq!(progress.confirmable(), lsn(10));
+        progress.acknowledged(lsn(20));
+        assert_eq!(progress.confirmable(), lsn(20));
+    }
+
+    #[test]
+    fn a_keepalive_confirms_only_with_nothing_in_flight() {
+        let mut progress = Progress::resume(lsn(10));
+        progress.confirm_idle(lsn(15));
+        assert_eq!(progress.confirmable(), lsn(15));
+        progress.begin();
+        progress.confirm_idle(lsn(16));
+        assert_eq!(progress.confirmable(), lsn(15), "inside a transaction");
+        progress.received(lsn(20));
+        progress.confirm_idle(lsn(30));
+        assert_eq!(progress.confirmable(), lsn(15), "before it is acknowledged");
+        progress.published(lsn(20));
+        progress.acknowledged(lsn(20));
+        progress.confirm_idle(lsn(30));
+        assert_eq!(progress.confirmable(), lsn(30));
+    }
+
+    #[test]
+    fn an_old_keepalive_does_not_go_back() {
+        let mut progress = Progress::resume(lsn(10));
+        progress.confirm_idle(lsn(5));
+        assert_eq!(progress.confirmable(), lsn(10));
+    }
+
+    #[test]
+    #[should_panic(expected = "before it was published")]
+    fn an_acknowledgement_of_what_was_not_published_stops_the_relay() {
+        let mut progress = Progress::resume(lsn(10));
+        progress.begin();
+        progress.received(lsn(20));
+        progress.acknowledged(lsn(20));
+    }
+}

@@ -1,0 +1,268 @@
+//! A connection in replication mode: connects, authenticates, and runs the few commands that come
+//! before the stream.
+
+use std::{io, time::Duration};
+
+use bytes::BytesMut;
+use fallible_iterator::FallibleIterator as _;
+use postgres_protocol::message::{
+    backend::{DataRowBody, ErrorResponseBody, Message},
+    frontend,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+use tokio_postgres::{
+    Config,
+    config::{Host, SslMode},
+    types::PgLsn,
+};
+
+use super::{
+    authenticate::authenticate,
+    frame::{COPY_BOTH, Frames},
+    stream::{WalReader, WalWriter, split},
+};
+use crate::error::{Error, Result};
+
+/// How long a host may take to accept the connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a command before the stream may take. Creating a slot waits for the transactions that
+/// run at that moment, so this is generous.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Whatever carries the bytes: TCP or a Unix socket.
+pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+
+pub(super) type Wire = Frames<Box<dyn Transport>>;
+
+/// A connection that takes replication commands.
+pub struct Connection {
+    wire: Wire,
+}
+
+/// Which server this is, and where its WAL stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct System {
+    /// The cluster's own identifier, drawn at `initdb`.
+    pub id: u64,
+    /// Counts promotions.
+    pub timeline: u32,
+    /// End of the WAL that was flushed when this was asked.
+    pub wal_end: PgLsn,
+}
+
+/// A new slot's view of the database: what is visible in it was committed before the slot's first
+/// transaction, and nothing lies between the two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Where the slot begins to decode.
+    pub consistent_point: PgLsn,
+    /// For `SET TRANSACTION SNAPSHOT`, while this connection runs no further command.
+    pub name: String,
+}
+
+impl Connection {
+    /// Connects to the first of the configured hosts that answers.
+    ///
+    /// `wal_sender_timeout` bounds how long the server keeps the slot for a relay that has vanished.
+    pub async fn open(config: &Config, wal_sender_timeout: Duration) -> Result<Self> {
+        if config.get_ssl_mode() == SslMode::Require {
+            return Err(Error::definite(
+                "DATABASE_URL asks for sslmode=require, and this relay does not speak TLS yet: \
+                 connect over a Unix socket or a trusted network, with sslmode=disable",
+            ));
+        }
+        let mut wire = Frames::new(connect(config).await?);
+        let timeout_ms = wal_sender_timeout.as_millis().to_string();
+        let parameters = [
+            (
+                "application_name",
+                config.get_application_name().unwrap_or("cdc-relay"),
+            ),
+            ("wal_sender_timeout", &timeout_ms),
+        ];
+        let during = "connect for replication";
+        timed(during, authenticate(&mut wire, config, &parameters)).await?;
+        Ok(Self { wire })
+    }
+
+    /// Asks which server this is.
+    pub async fn identify_system(&mut self) -> Result<System> {
+        let during = "identify the system";
+        let row = self.row(during, "IDENTIFY_SYSTEM").await?;
+        let column = |at: usize| row.get(at).and_then(Option::as_deref).unwrap_or_default();
+        let malformed =
+            || Error::definite(format!("{during}: cannot read Postgres' answer {row:?}"));
+        Ok(System {
+            id: column(0).parse().map_err(|_| malformed())?,
+            timeline: column(1).parse().map_err(|_| malformed())?,
+            wal_end: column(2).parse().map_err(|_| malformed())?,
+        })
+    }
+
+    /// Creates a slot that ends with this connection, and exports the snapshot that it begins after.
+    pub async fn create_temporary_slot(&mut self, name: &str) -> Result<Snapshot> {
+        let during = "create the replication slot";
+        let name = quote(name);
+        let command = format!(
+            "CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')"
+        );
+        let row = self.row(during, &command).await?;
+        let malformed =
+            || Error::definite(format!("{during}: cannot read Postgres' answer {row:?}"));
+        let column = |at: usize| row.get(at).and_then(Option::as_deref).ok_or_else(malformed);
+        Ok(Snapshot {
+            consistent_point: column(1)?.parse().map_err(|_| malformed())?,
+            name: column(2)?.to_owned(),
+        })
+    }
+
+    /// Takes the slot (it is the relay's lease) and begins to stream what it has not confirmed.
+    ///
+    /// # Errors
+    /// [`Error::SlotHeld`] while another relay streams from the slot.
+    pub async fn start_replication(
+        mut self,
+        slot: &str,
+        publication: &str,
+    ) -> Result<(WalReader, WalWriter)> {
+        let during = "start replication";
+        let (slot, publication) = (quote(slot), literal(&quote(publication)));
+        // 0/0: go on from where the slot was confirmed.
+        let command = format!(
+            "START_REPLICATION SLOT {slot} LOGICAL 0/0 \
+             (proto_version '1', publication_names {publication}, binary 'true')"
+        );
+        self.send(during, &command).await?;
+        let started = async {
+            loop {
+                let tag = self
+                    .wire
+                    .peek_tag()
+                    .await
+                    .map_err(|e| Error::io(during, &e))?;
+                if tag == COPY_BOTH {
+                    self.wire.next().await.map_err(|e| Error::io(during, &e))?;
+                    return Ok(());
+                }
+                let message = self.wire.next_message().await;
+                if let Message::ErrorResponse(body) = message.map_err(|e| Error::io(during, &e))? {
+                    return Err(server_error(during, &body));
+                }
+            }
+        };
+        timed(during, started).await?;
+        Ok(split(self.wire))
+    }
+
+    /// Runs a command that answers with one row; columns as text, `None` for NULL.
+    async fn row(&mut self, during: &str, command: &str) -> Result<Vec<Option<String>>> {
+        self.send(during, command).await?;
+        let answer = async {
+            let mut row = Ok(Vec::new());
+            loop {
+                let message = self.wire.next_message().await;
+                match message.map_err(|e| Error::io(during, &e))? {
+                    Message::DataRow(body) => {
+                        row = columns(&body).map_err(|e| Error::io(during, &e));
+                    }
+                    Message::ErrorResponse(body) => row = Err(server_error(during, &body)),
+                    Message::ReadyForQuery(_) => return row,
+                    _ => {}
+                }
+            }
+        };
+        timed(during, answer).await
+    }
+
+    async fn send(&mut self, during: &str, command: &str) -> Result<()> {
+        let mut out = BytesMut::new();
+        frontend::query(command, &mut out).map_err(|e| Error::io(during, &e))?;
+        let sent = self.wire.source().write_all(&out).await;
+        sent.map_err(|e| Error::io(during, &e))
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+async fn timed<T>(during: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(COMMAND_TIMEOUT, work).await.unwrap_or_else(|_| {
+        let seconds = COMMAND_TIMEOUT.as_secs();
+        Err(Error::Transient(format!(
+            "{during}: Postgres did not answer within {seconds} s; a new slot waits for the \
+             transactions that were open: look for old ones in pg_stat_activity"
+        )))
+    })
+}
+
+async fn connect(config: &Config) -> Result<Box<dyn Transport>> {
+    let mut last = Error::definite("DATABASE_URL names no host: postgres://user@host/database");
+    for (at, host) in config.get_hosts().iter().enumerate() {
+        let ports = config.get_ports();
+        let port = ports.get(at).or(ports.first()).copied().unwrap_or(5432);
+        let attempt = timeout(CONNECT_TIMEOUT, dial(host, port)).await;
+        match attempt.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(transport) => return Ok(transport),
+            Err(error) => {
+                last = Error::io(&format!("connect to Postgres at {host:?}:{port}"), &error)
+            }
+        }
+    }
+    Err(last)
+}
+
+async fn dial(host: &Host, port: u16) -> io::Result<Box<dyn Transport>> {
+    match host {
+        Host::Tcp(name) => {
+            let stream = TcpStream::connect((name.as_str(), port)).await?;
+            // Status updates are small and must not wait for more.
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream))
+        }
+        Host::Unix(directory) => {
+            let path = directory.join(format!(".s.PGSQL.{port}"));
+            Ok(Box::new(UnixStream::connect(path).await?))
+        }
+    }
+}
+
+fn columns(body: &DataRowBody) -> io::Result<Vec<Option<String>>> {
+    let buffer = body.buffer();
+    body.ranges()
+        .map(|range| Ok(range.map(|range| String::from_utf8_lossy(&buffer[range]).into_owned())))
+        .collect()
+}
+
+/// Reads an `ErrorResponse` into the failure that it means.
+pub(super) fn server_error(during: &str, body: &ErrorResponseBody) -> Error {
+    let (mut code, mut message, mut hint) = (String::new(), String::new(), String::new());
+    let mut fields = body.fields();
+    while let Ok(Some(field)) = fields.next() {
+        let value = String::from_utf8_lossy(field.value_bytes()).into_owned();
+        match field.type_() {
+            b'C' => code = value,
+            b'M' => message = value,
+            b'H' => hint = format!(" ({value})"),
+            _ => {}
+        }
+    }
+    Error::postgres(during, &code, &format!("{message}{hint}"))
+}
+
+/// An identifier, quoted for SQL and for replication commands.
+pub(crate) fn quote(identifier: &str) -> String {
+    format!("\"{}\"", identifier.replace('"', "\"\""))
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
