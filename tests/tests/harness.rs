@@ -120,7 +120,7 @@ async fn eventually_tells_what_was_awaited_and_the_last_state() {
 
 /// This test program again, to play only `test`.
 fn again(test: &str, role: &str) -> Command {
-    let mut command = Command::new(env::current_exe().unwrap());
+    let mut command = Command::new(env::current_exe().expect("a test knows its program"));
     command
         .args([test, "--exact", "--nocapture"])
         .env(ROLE, role)
