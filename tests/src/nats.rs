@@ -125,6 +125,28 @@ impl Nats {
         self.end("KILL").await
     }
 
+    /// Stops it in its tracks (SIGSTOP): it keeps its connections and answers nothing.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&self) -> Result<()> {
+        self.signal("STOP")
+    }
+
+    /// Lets it go on after [`Nats::pause`].
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&self) -> Result<()> {
+        self.signal("CONT")
+    }
+
+    fn signal(&self, name: &str) -> Result<()> {
+        let slot = self.slot();
+        let running = slot.as_ref().context("nats-server does not run")?;
+        running.send(name)
+    }
+
     /// Starts it again after [`Nats::stop`] or [`Nats::kill`]: same ports, same store. Returns when
     /// JetStream is ready.
     ///
