@@ -11,17 +11,25 @@ const FIRST: Duration = Duration::from_millis(100);
 /// The longest wait: what an outage's end can add to an event's latency.
 const LONGEST: Duration = Duration::from_secs(15);
 
-/// How many attempts have failed in a row.
-#[derive(Debug, Default)]
+/// A row of failures, and the longest wait between them.
+#[derive(Debug)]
 pub(crate) struct Backoff {
     failures: u32,
+    longest: Duration,
 }
 
 impl Backoff {
+    pub(crate) fn up_to(longest: Duration) -> Self {
+        Self {
+            failures: 0,
+            longest,
+        }
+    }
+
     /// The wait after one more failure.
     pub(crate) fn next(&mut self) -> Duration {
         self.failures = self.failures.saturating_add(1);
-        after(self.failures)
+        after(self.failures).min(self.longest)
     }
 
     pub(crate) fn reset(&mut self) {

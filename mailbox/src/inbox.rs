@@ -10,7 +10,7 @@ use std::ops::Deref;
 use bytes::Bytes;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Transaction};
-use tracing::{Span, info_span};
+use tracing::{Span, field, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use uuid::Uuid;
 
@@ -75,6 +75,7 @@ impl Claimed {
             "apply",
             otel.name = format!("apply {}", delivery.event_type),
             otel.kind = "consumer",
+            otel.status_code = field::Empty,
             consumer,
             event_id = %delivery.id,
             event_type = delivery.event_type,
@@ -91,6 +92,11 @@ impl Claimed {
     #[must_use]
     pub fn span(&self) -> &Span {
         &self.span
+    }
+
+    /// Marks the span: this attempt to apply the event has failed.
+    pub(crate) fn record_failure(&self) {
+        self.span.record("otel.status_code", "ERROR");
     }
 
     /// What events caused by this one carry. Without a tracing layer here the trace passes through.

@@ -3,7 +3,7 @@
 //! A service that must change its database *and* tell others cannot write to both: one of the two
 //! writes can be lost. With this crate it writes to Postgres alone. The state change and the
 //! [`outbox`] rows commit together; a change-data-capture relay publishes the rows to JetStream; and
-//! the consumer at the other end claims each event in its own [`inbox`], in the transaction that
+//! the [`consumer`] at the other end claims each event in its own [`inbox`], in the transaction that
 //! applies it, so that an event delivered twice is applied once.
 //!
 //! The modules stand in the order in which the data flows.
@@ -13,6 +13,15 @@ pub mod outbox;
 pub mod envelope;
 
 pub mod inbox;
+
+pub mod consumer;
+
+pub mod dead_letter;
+
+pub mod partitions;
+
+mod backoff;
+mod meters;
 
 mod embedded {
     refinery::embed_migrations!("migrations");

@@ -1,0 +1,163 @@
+//! One attempt: claim, handle and commit, in one transaction (I4).
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use deadpool_postgres::{Client, Object, Pool};
+use futures_util::FutureExt;
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
+use uuid::Uuid;
+
+use super::Handler;
+use super::failure::Failure;
+use crate::inbox::{self, Claimed, Delivery};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why an attempt failed. The first two concern its events, the last one concerns none.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Setback {
+    /// The handler, or Postgres, refuses the events.
+    #[error("{0}")]
+    Definite(String),
+    /// The handler is broken: it panicked, or ignored a failed statement. Whether on account of its
+    /// events, only repetition tells.
+    #[error("{0}")]
+    Fault(String),
+    /// Another attempt may succeed.
+    #[error("{}", chain(.0.as_ref()))]
+    Transient(BoxError),
+    /// Postgres does not answer: no attempt can succeed until it does.
+    #[error("Postgres is unavailable: {}", chain(.0.as_ref()))]
+    Unavailable(BoxError),
+}
+
+impl Setback {
+    /// The value of the label `kind`.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Definite(_) => "definite",
+            Self::Fault(_) | Self::Transient(_) | Self::Unavailable(_) => "transient",
+        }
+    }
+}
+
+impl From<Failure> for Setback {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Definite(reason) => Self::Definite(reason),
+            Failure::Transient(error) => Self::Transient(error),
+        }
+    }
+}
+
+/// An error with its causes: `db error` alone tells nobody anything.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(error.source(), |e| e.source())
+        .fold(error.to_string(), |text, e| format!("{text}: {e}"))
+}
+
+/// Applies those of `deliveries` that are new to `consumer`. Returns their ids in order of delivery,
+/// committed; or nothing has happened, unless the connection broke during the commit: the next
+/// attempt's claim finds out.
+pub(super) async fn attempt<H: Handler>(
+    pool: &Pool,
+    consumer: &str,
+    deadline: Duration,
+    handler: &H,
+    deliveries: Vec<Delivery>,
+) -> Result<Vec<Uuid>, Setback> {
+    let late = |_| Setback::Unavailable(format!("no connection within {deadline:?}").into());
+    let mut client = timeout(deadline, pool.get())
+        .await
+        .map_err(late)?
+        .map_err(|e| Setback::Unavailable(e.into()))?;
+    let outcome = timeout(
+        deadline,
+        transact(&mut client, consumer, handler, deliveries),
+    )
+    .await;
+    match outcome {
+        Ok(Err(setback)) if client.is_closed() => Err(Setback::Unavailable(setback.into())),
+        Ok(outcome) => outcome,
+        Err(_elapsed) => {
+            // A statement may still be running on it; closing it ends its transaction.
+            drop(Object::take(client));
+            Err(Setback::Transient(
+                format!("not finished within {deadline:?}").into(),
+            ))
+        }
+    }
+}
+
+async fn transact<H: Handler>(
+    client: &mut Client,
+    consumer: &str,
+    handler: &H,
+    deliveries: Vec<Delivery>,
+) -> Result<Vec<Uuid>, Setback> {
+    let tx = client.transaction().await.map_err(from_postgres)?;
+    let claimed = inbox::claim(&tx, consumer, deliveries)
+        .await
+        .map_err(from_postgres)?;
+    if !claimed.is_empty()
+        && let Err(setback) = handle(handler, &tx, &claimed).await
+    {
+        claimed.iter().for_each(Claimed::record_failure);
+        // Awaited, so that the next attempt does not wait for these claims. If it fails, the
+        // connection is gone, and the transaction with it.
+        let _ = tx.rollback().await;
+        return Err(setback);
+    }
+    if let Err(error) = tx.commit().await {
+        claimed.iter().for_each(Claimed::record_failure);
+        return Err(from_postgres(error));
+    }
+    Ok(claimed.iter().map(|event| event.id).collect())
+}
+
+/// Runs the handler. Ok means that the transaction can be committed.
+async fn handle<H: Handler>(
+    handler: &H,
+    tx: &tokio_postgres::Transaction<'_>,
+    claimed: &[Claimed],
+) -> Result<(), Setback> {
+    match AssertUnwindSafe(handler.handle(tx, claimed))
+        .catch_unwind()
+        .await
+    {
+        Ok(outcome) => outcome?,
+        Err(panic) => {
+            return Err(Setback::Fault(format!(
+                "the handler panicked: {}",
+                panic_text(panic.as_ref())
+            )));
+        }
+    }
+    // Postgres answers COMMIT of a failed transaction with a rollback, and the client takes that for
+    // success. A handler that swallowed an SQL error would get its event acknowledged and lost (I10).
+    match tx.batch_execute("SELECT 1").await {
+        Ok(()) => Ok(()),
+        Err(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => {
+            Err(Setback::Fault(
+                "the handler reported success after a statement had failed in its transaction"
+                    .into(),
+            ))
+        }
+        Err(error) => Err(from_postgres(error)),
+    }
+}
+
+fn from_postgres(error: tokio_postgres::Error) -> Setback {
+    Failure::from_postgres(error).into()
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a text")
+}

@@ -1,0 +1,50 @@
+//! The crate's metrics, by the facade `metrics`: whoever installs a recorder sees them.
+
+use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
+
+const APPLIED: &str = "mailbox_events_applied_total";
+const DUPLICATE: &str = "mailbox_events_duplicate_total";
+const BATCHES_FAILED: &str = "mailbox_batches_failed_total";
+const DEAD_LETTERS: &str = "mailbox_dead_letters_total";
+const BATCH_SIZE: &str = "mailbox_batch_size";
+
+pub(crate) fn describe() {
+    describe_counter!(APPLIED, "Events applied and committed");
+    describe_counter!(
+        DUPLICATE,
+        "Events delivered once more after they had been applied; not applied again"
+    );
+    describe_counter!(
+        BATCHES_FAILED,
+        "Batches whose transaction failed, by the failure's kind; their events are applied one by one"
+    );
+    describe_counter!(DEAD_LETTERS, "Events set aside as dead letters");
+    describe_histogram!(BATCH_SIZE, Unit::Count, "Messages in a batch");
+    // A failure that has never happened shows as 0, so that a first one shows as a rise.
+    for kind in ["definite", "transient"] {
+        counter!(BATCHES_FAILED, "kind" => kind).increment(0);
+    }
+    for name in [APPLIED, DUPLICATE, DEAD_LETTERS] {
+        counter!(name).increment(0);
+    }
+}
+
+pub(crate) fn applied(events: usize) {
+    counter!(APPLIED).increment(events as u64);
+}
+
+pub(crate) fn duplicate(events: usize) {
+    counter!(DUPLICATE).increment(events as u64);
+}
+
+pub(crate) fn batch_failed(kind: &'static str) {
+    counter!(BATCHES_FAILED, "kind" => kind).increment(1);
+}
+
+pub(crate) fn dead_letter() {
+    counter!(DEAD_LETTERS).increment(1);
+}
+
+pub(crate) fn batch_size(messages: usize) {
+    histogram!(BATCH_SIZE).record(messages as f64);
+}
