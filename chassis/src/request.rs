@@ -3,8 +3,21 @@
 
 use std::time::Instant;
 
-use metrics::{counter, gauge, histogram};
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use tonic::Code;
+
+/// Tells the metrics' meanings to who scrapes them.
+pub(crate) fn describe() {
+    describe_gauge!("rpc_requests_in_flight", "Requests in progress");
+    describe_counter!("rpc_requests_total", "Requests finished, by status code");
+    describe_histogram!(
+        "rpc_request_duration_seconds",
+        Unit::Seconds,
+        "Time from a request's arrival to the end of its answer"
+    );
+}
 
 /// One request in progress. Counts it by its code and takes its time when it is finished, or as
 /// `CANCELLED` when it is dropped before: the caller went away.

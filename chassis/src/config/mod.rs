@@ -30,7 +30,7 @@ pub struct Telemetry {
           value_parser = value::LOG_FILTER)]
     pub log_filter: String,
 
-    /// The form of the log lines on standard error
+    /// The form of the log lines on standard error, `text` or `json`
     #[arg(id = "LOG_FORMAT", long = "log-format", env = "LOG_FORMAT", default_value = "text",
           value_parser = value::LOG_FORMAT)]
     pub log_format: LogFormat,

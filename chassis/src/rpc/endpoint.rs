@@ -25,6 +25,9 @@ const IN_FLIGHT_MAX: usize = 256;
 /// What a handler may take. A NATS request tells no deadline of its own.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Of an error's text, in its header.
+const ERROR_CHARS_MAX: usize = 1024;
+
 /// Until the token is cancelled; then what the subscription holds is still handled.
 pub(super) async fn serve(
     mut endpoint: Endpoint,
@@ -132,11 +135,16 @@ fn log(status: &Status) {
     }
 }
 
-/// `{CODE}: {message}` on one line: a header can hold no more, and async-nats panics on it.
+/// `{CODE}: {message}` on one line, because a header can hold no more and async-nats panics on
+/// it; and not for ever, because a reason may quote what the caller sent.
 fn error(status: &Status, http_status: usize) -> Error {
     let text = format!("{}: {}", request::name(status.code()), status.message());
     Error {
-        status: text.replace(['\r', '\n'], " "),
+        status: text
+            .chars()
+            .take(ERROR_CHARS_MAX)
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect(),
         code: http_status,
     }
 }

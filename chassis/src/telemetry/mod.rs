@@ -30,7 +30,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use crate::config;
+use crate::{config, request};
 
 pub(crate) use process::record as record_process;
 
@@ -96,6 +96,7 @@ pub fn init(config: &config::Telemetry, service: &'static str) -> anyhow::Result
 
     let metrics = recorder()?;
     process::describe(service);
+    request::describe();
     Ok(Telemetry { spans, metrics })
 }
 
