@@ -13,6 +13,15 @@ const FILES: [&str; 5] = [
     "customers/v1/events.proto",
 ];
 
+/// A service's own file, and the file of descriptors for it: reflection shows no other service.
+const SERVICES: [(&str, &str); 2] = [
+    ("orders/v1/orders.proto", "orders.v1.descriptors.bin"),
+    (
+        "customers/v1/customers.proto",
+        "customers.v1.descriptors.bin",
+    ),
+];
+
 const PACKAGES: [&str; 3] = [".money.v1", ".orders.v1", ".customers.v1"];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -22,7 +31,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let descriptors = protox::compile(FILES, ["."])?;
     let encoded = descriptors.encode_to_vec();
-    fs::write(out.join("descriptors.bin"), &encoded)?;
+    for (service, descriptors) in SERVICES {
+        let encoded = protox::compile([service], ["."])?.encode_to_vec();
+        fs::write(out.join(descriptors), encoded)?;
+    }
 
     let mut messages = tonic_prost_build::Config::new();
     messages.enable_type_names();

@@ -2,10 +2,12 @@
 //! and servers, and serde implementations that follow protobuf's canonical JSON mapping.
 
 // Generated code keeps its own style.
-#![allow(clippy::all, clippy::unwrap_used, unreachable_pub, missing_debug_implementations)]
-
-/// Descriptors of every file, for gRPC reflection: an encoded `google.protobuf.FileDescriptorSet`.
-pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+#![allow(
+    clippy::all,
+    clippy::unwrap_used,
+    unreachable_pub,
+    missing_debug_implementations
+)]
 
 pub use pbjson_types::Timestamp;
 
@@ -20,6 +22,11 @@ pub mod orders {
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/orders.v1.rs"));
         include!(concat!(env!("OUT_DIR"), "/orders.v1.serde.rs"));
+
+        /// Descriptors of `OrderService` and what it needs, for gRPC reflection: an encoded
+        /// `google.protobuf.FileDescriptorSet`.
+        pub const DESCRIPTORS: &[u8] =
+            include_bytes!(concat!(env!("OUT_DIR"), "/orders.v1.descriptors.bin"));
     }
 }
 
@@ -27,5 +34,10 @@ pub mod customers {
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/customers.v1.rs"));
         include!(concat!(env!("OUT_DIR"), "/customers.v1.serde.rs"));
+
+        /// Descriptors of `CustomerService` and what it needs, for gRPC reflection: an encoded
+        /// `google.protobuf.FileDescriptorSet`.
+        pub const DESCRIPTORS: &[u8] =
+            include_bytes!(concat!(env!("OUT_DIR"), "/customers.v1.descriptors.bin"));
     }
 }
