@@ -1,0 +1,23 @@
+//! The Order Service. The modules stand in the order in which a request, and then the answer to
+//! it, flow through.
+//!
+//! ```text
+//! gRPC / NATS request ─► api ─► wire ─► domain ─► store + outbox        one transaction (I1)
+//! JetStream answer ─► consumer ─► inbox ─► reactions ─► wire ─► domain ─► store + outbox   (I4)
+//! ```
+
+// `migrations`: this service's own tables.
+refinery::embed_migrations!("migrations");
+
+pub mod config;
+
+pub mod api;
+pub mod failure;
+pub mod reactions;
+
+pub mod page;
+pub mod wire;
+
+pub mod domain;
+
+pub mod store;

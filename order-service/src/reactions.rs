@@ -1,0 +1,108 @@
+//! What the Customer Service's answers do to orders: load → decide → store, a batch in one
+//! transaction. The number of statements does not grow with the batch.
+
+use std::collections::BTreeSet;
+
+use mailbox::consumer::{Failure, Handler};
+use mailbox::inbox::Claimed;
+use mailbox::outbox;
+use tokio_postgres::Transaction;
+
+use crate::api::AGGREGATE;
+use crate::domain::{Answer, Decision, OrderId, Reason, State};
+use crate::{failure, store, wire};
+
+/// Settles orders by the answers about them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reactions;
+
+impl Handler for Reactions {
+    async fn handle(&self, tx: &Transaction<'_>, events: &[Claimed]) -> Result<(), Failure> {
+        let answers = read(events)?;
+        let asked = answers.iter().map(|(order_id, _)| *order_id).collect();
+        let mut orders = store::lock(tx, &asked).await.map_err(failure::reaction)?;
+
+        // Each answer finds what the one before it left, as if it had a transaction of its own.
+        let now = store::now();
+        let mut changed = BTreeSet::new();
+        let mut appended = Vec::new();
+        for (event, (order_id, answer)) in events.iter().zip(answers) {
+            let Some(order) = orders.get_mut(&order_id) else {
+                // An answer follows its order's commit; so the database is an older copy.
+                tracing::warn!(event_id = %event.id, order_id = event.aggregate_id,
+                               event_type = event.event_type, "an answer about an unknown order");
+                count_ignored("unknown", answer);
+                continue;
+            };
+            let before = order.state;
+            let id = order_id.into();
+            let told = match order.apply(answer, now) {
+                Decision::Approve => {
+                    outbox::Event::new(AGGREGATE, id, &wire::order_approved(order))
+                }
+                Decision::Cancel(reason) => {
+                    outbox::Event::new(AGGREGATE, id, &wire::order_cancelled(order, reason))
+                }
+                Decision::Ignore => {
+                    count_ignored(state_label(before), answer);
+                    continue;
+                }
+            };
+            count_settled(order.state);
+            changed.insert(order_id);
+            appended.push(told.caused_by(event));
+        }
+        orders.retain(|order_id, _| changed.contains(order_id));
+        if orders.is_empty() {
+            return Ok(());
+        }
+        tokio::try_join!(
+            async {
+                let settled = store::settle(tx, orders.values()).await;
+                settled.map_err(failure::reaction)
+            },
+            async {
+                let appended = outbox::append(tx, &appended).await;
+                appended.map_err(Failure::from_postgres)
+            },
+        )?;
+        Ok(())
+    }
+}
+
+fn read(events: &[Claimed]) -> Result<Vec<(OrderId, Answer)>, Failure> {
+    let read = |event: &Claimed| wire::answer(&event.event_type, &event.payload);
+    let answers: Result<_, _> = events.iter().map(read).collect();
+    answers.map_err(|unreadable: wire::Unreadable| Failure::Definite(unreadable.to_string()))
+}
+
+// Counted before the commit: a batch that is rolled back and applied again counts twice.
+fn count_settled(state: State) {
+    let reason = match state {
+        State::Pending | State::Approved => "",
+        State::Cancelled(Reason::CreditLimitExceeded) => "credit_limit_exceeded",
+        State::Cancelled(Reason::UnknownCustomer) => "unknown_customer",
+        State::Cancelled(Reason::CurrencyMismatch) => "currency_mismatch",
+    };
+    let state = state_label(state);
+    metrics::counter!("orders_settled_total", "state" => state, "reason" => reason).increment(1);
+}
+
+fn count_ignored(state: &'static str, answer: Answer) {
+    let event = match answer {
+        Answer::CreditReserved => wire::CREDIT_RESERVED,
+        Answer::CreditLimitExceeded => wire::CREDIT_LIMIT_EXCEEDED,
+        Answer::CustomerNotFound => wire::CUSTOMER_NOT_FOUND,
+        Answer::CurrencyMismatch => wire::CURRENCY_MISMATCH,
+    };
+    metrics::counter!("order_reactions_ignored_total", "state" => state, "event" => event)
+        .increment(1);
+}
+
+fn state_label(state: State) -> &'static str {
+    match state {
+        State::Pending => "pending",
+        State::Approved => "approved",
+        State::Cancelled(_) => "cancelled",
+    }
+}

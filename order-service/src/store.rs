@@ -1,0 +1,264 @@
+//! All the SQL of this service: rows ↔ domain. Statements that change something take a
+//! `&Transaction`, so that nobody calls them outside of one (I1).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio_postgres::error::DbError;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row, Transaction};
+use uuid::Uuid;
+
+use crate::domain::{
+    Currency, CustomerId, MalformedCurrency, NonPositiveTotal, Order, OrderId, Reason, State, Total,
+};
+
+const INSERT: &str = "\
+    INSERT INTO orders (order_id, customer_id, total_minor_units, currency, state, \
+                        create_time, update_time) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7)";
+
+const GET: &str = "\
+    SELECT order_id, customer_id, total_minor_units, currency, state, cancellation_reason, \
+           create_time, update_time \
+    FROM orders WHERE order_id = $1";
+
+const LIST: &str = "\
+    SELECT order_id, customer_id, total_minor_units, currency, state, cancellation_reason, \
+           create_time, update_time \
+    FROM orders WHERE order_id > $1 \
+    ORDER BY order_id LIMIT $2";
+
+const LIST_OF_CUSTOMER: &str = "\
+    SELECT order_id, customer_id, total_minor_units, currency, state, cancellation_reason, \
+           create_time, update_time \
+    FROM orders WHERE order_id > $1 AND customer_id = $3 \
+    ORDER BY order_id LIMIT $2";
+
+// In key order: two batches that share orders queue up behind each other instead of deadlocking.
+const LOCK: &str = "\
+    SELECT order_id, customer_id, total_minor_units, currency, state, cancellation_reason, \
+           create_time, update_time \
+    FROM orders WHERE order_id = ANY ($1) \
+    ORDER BY order_id FOR UPDATE";
+
+const SETTLE: &str = "\
+    UPDATE orders \
+    SET state = settled.state, \
+        cancellation_reason = settled.reason, \
+        update_time = settled.update_time \
+    FROM unnest($1, $2, $3, $4) AS settled (order_id, state, reason, update_time) \
+    WHERE orders.order_id = settled.order_id";
+
+/// A statement that did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `orders_total_positive` refused the order.
+    #[error(transparent)]
+    NonPositiveTotal(NonPositiveTotal),
+    /// `orders_currency_iso4217_form` refused the order.
+    #[error(transparent)]
+    MalformedCurrency(MalformedCurrency),
+    #[error(transparent)]
+    Postgres(tokio_postgres::Error),
+    /// A row that this version of the service cannot read.
+    #[error("a row of table orders: {0}")]
+    Unreadable(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    fn unreadable(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unreadable(why.into())
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        match error.as_db_error().and_then(DbError::constraint) {
+            Some("orders_total_positive") => Self::NonPositiveTotal(NonPositiveTotal),
+            Some("orders_currency_iso4217_form") => Self::MalformedCurrency(MalformedCurrency),
+            _ => Self::Postgres(error),
+        }
+    }
+}
+
+/// Adds a new order.
+pub async fn insert(tx: &Transaction<'_>, order: &Order) -> Result<(), Error> {
+    let (state, _) = columns(order.state);
+    tx.execute_typed(
+        INSERT,
+        &[
+            (&Uuid::from(order.order_id), Type::UUID),
+            (&Uuid::from(order.customer_id), Type::UUID),
+            (&order.total.minor_units(), Type::INT8),
+            (&order.total.currency().code(), Type::TEXT),
+            (&state, Type::TEXT),
+            (&order.create_time, Type::TIMESTAMPTZ),
+            (&order.update_time, Type::TIMESTAMPTZ),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Reads one order.
+pub async fn get(client: &Client, order_id: OrderId) -> Result<Option<Order>, Error> {
+    client
+        .query_typed_opt(GET, &[(&Uuid::from(order_id), Type::UUID)])
+        .await?
+        .as_ref()
+        .map(order)
+        .transpose()
+}
+
+/// Reads at most `limit` orders that come after the order `after`, the oldest first; of one
+/// customer, or of all.
+pub async fn list(
+    client: &Client,
+    customer_id: Option<CustomerId>,
+    after: Option<OrderId>,
+    limit: usize,
+) -> Result<Vec<Order>, Error> {
+    // No UUIDv7 is nil, so nil stands before them all.
+    let after = after.map_or(Uuid::nil(), Uuid::from);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = match customer_id.map(Uuid::from) {
+        None => {
+            client
+                .query_typed(LIST, &[(&after, Type::UUID), (&limit, Type::INT8)])
+                .await?
+        }
+        Some(customer_id) => {
+            client
+                .query_typed(
+                    LIST_OF_CUSTOMER,
+                    &[
+                        (&after, Type::UUID),
+                        (&limit, Type::INT8),
+                        (&customer_id, Type::UUID),
+                    ],
+                )
+                .await?
+        }
+    };
+    rows.iter().map(order).collect()
+}
+
+/// Reads those of the orders that exist, and holds them against every other writer until the
+/// transaction ends. One statement, whatever the count.
+pub async fn lock(
+    tx: &Transaction<'_>,
+    order_ids: &BTreeSet<OrderId>,
+) -> Result<BTreeMap<OrderId, Order>, Error> {
+    let order_ids: Vec<Uuid> = order_ids.iter().copied().map(Uuid::from).collect();
+    tx.query_typed(LOCK, &[(&order_ids, Type::UUID_ARRAY)])
+        .await?
+        .iter()
+        .map(|row| order(row).map(|order| (order.order_id, order)))
+        .collect()
+}
+
+/// Writes the state of orders that `lock` holds, each of them once. One statement, whatever the
+/// count.
+pub async fn settle(
+    tx: &Transaction<'_>,
+    orders: impl IntoIterator<Item = &Order>,
+) -> Result<(), Error> {
+    let mut ids: Vec<Uuid> = Vec::new();
+    let mut states = Vec::new();
+    let mut reasons = Vec::new();
+    let mut times = Vec::new();
+    for order in orders {
+        let (state, reason) = columns(order.state);
+        ids.push(order.order_id.into());
+        states.push(state);
+        reasons.push(reason);
+        times.push(order.update_time);
+    }
+    tx.execute_typed(
+        SETTLE,
+        &[
+            (&ids, Type::UUID_ARRAY),
+            (&states, Type::TEXT_ARRAY),
+            (&reasons, Type::TEXT_ARRAY),
+            (&times, Type::TIMESTAMPTZ_ARRAY),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// The time, in the microseconds that a timestamptz keeps: what is answered at once is what is read
+/// later.
+pub fn now() -> SystemTime {
+    let now = SystemTime::now();
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    now - Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000))
+}
+
+fn columns(state: State) -> (&'static str, Option<&'static str>) {
+    match state {
+        State::Pending => ("pending", None),
+        State::Approved => ("approved", None),
+        State::Cancelled(Reason::CreditLimitExceeded) => {
+            ("cancelled", Some("credit_limit_exceeded"))
+        }
+        State::Cancelled(Reason::UnknownCustomer) => ("cancelled", Some("unknown_customer")),
+        State::Cancelled(Reason::CurrencyMismatch) => ("cancelled", Some("currency_mismatch")),
+    }
+}
+
+fn state(state: &str, reason: Option<&str>) -> Result<State, Error> {
+    match (state, reason) {
+        ("pending", None) => Ok(State::Pending),
+        ("approved", None) => Ok(State::Approved),
+        ("cancelled", Some("credit_limit_exceeded")) => {
+            Ok(State::Cancelled(Reason::CreditLimitExceeded))
+        }
+        ("cancelled", Some("unknown_customer")) => Ok(State::Cancelled(Reason::UnknownCustomer)),
+        ("cancelled", Some("currency_mismatch")) => Ok(State::Cancelled(Reason::CurrencyMismatch)),
+        _ => Err(Error::unreadable(format!(
+            "this version does not know state {state:?} with reason {reason:?}"
+        ))),
+    }
+}
+
+fn order(row: &Row) -> Result<Order, Error> {
+    let currency = Currency::new(row.try_get("currency")?).map_err(Error::unreadable)?;
+    let total =
+        Total::new(row.try_get("total_minor_units")?, currency).map_err(Error::unreadable)?;
+    Ok(Order {
+        order_id: row.try_get::<_, Uuid>("order_id")?.into(),
+        customer_id: row.try_get::<_, Uuid>("customer_id")?.into(),
+        total,
+        state: state(row.try_get("state")?, row.try_get("cancellation_reason")?)?,
+        create_time: row.try_get("create_time")?,
+        update_time: row.try_get("update_time")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_is_read_as_it_was_written() {
+        for written in [
+            State::Pending,
+            State::Approved,
+            State::Cancelled(Reason::CreditLimitExceeded),
+            State::Cancelled(Reason::UnknownCustomer),
+            State::Cancelled(Reason::CurrencyMismatch),
+        ] {
+            let (name, reason) = columns(written);
+            assert_eq!(state(name, reason).unwrap(), written);
+        }
+    }
+
+    #[test]
+    fn a_state_of_a_newer_version_is_told_by_name() {
+        let told = |name, reason| state(name, reason).unwrap_err().to_string();
+        assert!(told("shipped", None).contains("\"shipped\""));
+        assert!(told("cancelled", Some("theft")).contains("\"theft\""));
+    }
+}
