@@ -1,1 +1,69 @@
-fn main() {}
+//! Starts the Customer Service, and runs it until a signal or a failure.
+
+use std::sync::Arc;
+
+use chassis::health::Health;
+use chassis::tasks::Tasks;
+use chassis::{admin, database, grpc, listen, nats, telemetry};
+use clap::Parser as _;
+use customer_service::api::{self, Customers};
+use customer_service::config::Config;
+use customer_service::reactions::Reactions;
+use customer_service::{migrations, wire};
+use mailbox::{consumer, partitions};
+
+const NAME: &str = "customer-service";
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::parse();
+    let telemetry = telemetry::init(&config.telemetry, NAME)?;
+    let mut tasks = Tasks::new(&config.shutdown);
+
+    // Alive from here on; ready when all the checks hold.
+    let health = Health::new();
+    let database_check = health.check("database");
+    let nats_check = health.check("nats");
+    let admin_listener = listen::bind("admin", config.admin.listen).await?;
+    let grpc_listener = listen::bind("grpc", config.grpc_listen).await?;
+    tasks.spawn("admin", {
+        let (health, metrics) = (health.clone(), telemetry.metrics());
+        admin::serve(admin_listener, health, metrics, tasks.token())
+    });
+
+    let pool = database::connect(&config.database, NAME).await?;
+    let schema = vec![
+        ("mailbox_migrations", mailbox::migrations()),
+        ("customer_service_migrations", migrations::runner()),
+    ];
+    database::migrate(&pool, schema).await?;
+    let client = nats::connect(&config.nats, NAME).await?;
+
+    let customers = Arc::new(Customers::new(pool.clone()));
+    let orders = config.consumer(NAME, [wire::ORDER_CREATED]);
+    tasks.spawn("grpc", {
+        let descriptors = proto::customers::v1::DESCRIPTORS;
+        let routes = api::grpc(&customers);
+        grpc::serve(grpc_listener, routes, descriptors, health, tasks.token())
+    });
+    tasks.spawn("requests", {
+        let requests = api::nats(&customers);
+        requests.serve(client.clone(), tasks.token())
+    });
+    tasks.spawn("reactions", {
+        let (pool, client, token) = (pool.clone(), client.clone(), tasks.token());
+        async move { Ok(consumer::run(pool, client, orders, Reactions, token).await?) }
+    });
+    tasks.spawn("partitions", {
+        let (pool, token) = (pool.clone(), tasks.token());
+        async move {
+            partitions::maintain(pool, token).await;
+            Ok(())
+        }
+    });
+    let token = tasks.token();
+    tasks.spawn("database", database::watch(pool, database_check, token));
+    let token = tasks.token();
+    tasks.spawn("nats", nats::watch(client, nats_check, token));
+    tasks.run().await
+}

@@ -1,0 +1,158 @@
+//! The operations that clients call. One set of methods serves gRPC and NATS requests alike.
+
+use std::sync::Arc;
+
+use chassis::grpc::MESSAGE_SIZE_MAX;
+use chassis::{invalid, rpc};
+use deadpool_postgres::Pool;
+use mailbox::outbox;
+use proto::customers::v1::customer_service_server::{CustomerService, CustomerServiceServer};
+use proto::customers::v1::{
+    CreateCustomerRequest, CreateCustomerResponse, GetCustomerRequest, GetCustomerResponse,
+    ListCustomersRequest, ListCustomersResponse,
+};
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use crate::domain::{Account, Customer, CustomerId};
+use crate::{failure, store, wire};
+
+/// The aggregate type of this service's events.
+pub const AGGREGATE: &str = "customer";
+
+/// The Customer Service's operations on its database.
+#[derive(Debug)]
+pub struct Customers {
+    pool: Pool,
+}
+
+impl Customers {
+    pub fn new(pool: Pool) -> Self {
+        Self { pool }
+    }
+
+    /// Stores a new customer together with its event, or neither (I1).
+    async fn admit(&self, customer: &Customer) -> Result<(), Status> {
+        let created = wire::customer_created(customer);
+        let event = outbox::Event::new(AGGREGATE, customer.customer_id.into(), &created);
+        let mut connection = failure::connection(&self.pool).await?;
+        let tx = connection.transaction().await.map_err(failure::status)?;
+        // Sent together: one round trip for both.
+        tokio::try_join!(
+            async { store::insert(&tx, customer).await.map_err(refused) },
+            async {
+                let appended = outbox::append(&tx, &[event]).await;
+                appended.map_err(failure::status)
+            },
+        )?;
+        tx.commit().await.map_err(failure::commit_status)
+    }
+}
+
+#[tonic::async_trait]
+impl CustomerService for Customers {
+    async fn create_customer(
+        &self,
+        request: Request<CreateCustomerRequest>,
+    ) -> Result<Response<CreateCustomerResponse>, Status> {
+        let asked = wire::CreateCustomer::try_from(request.into_inner()).map_err(invalid)?;
+        let customer = Customer {
+            customer_id: Uuid::now_v7().into(),
+            name: asked.name,
+            account: Account::open(asked.credit_limit),
+            create_time: store::now(),
+        };
+        self.admit(&customer).await?;
+        metrics::counter!("customers_created_total").increment(1);
+        Ok(Response::new(CreateCustomerResponse {
+            customer: Some(wire::customer(&customer)),
+        }))
+    }
+
+    async fn get_customer(
+        &self,
+        request: Request<GetCustomerRequest>,
+    ) -> Result<Response<GetCustomerResponse>, Status> {
+        let asked = wire::GetCustomer::try_from(request.into_inner()).map_err(invalid)?;
+        let connection = failure::connection(&self.pool).await?;
+        let found = store::get(&connection, asked.customer_id).await;
+        let customer = found
+            .map_err(refused)?
+            .ok_or_else(|| not_found(asked.customer_id))?;
+        Ok(Response::new(GetCustomerResponse {
+            customer: Some(wire::customer(&customer)),
+        }))
+    }
+
+    async fn list_customers(
+        &self,
+        request: Request<ListCustomersRequest>,
+    ) -> Result<Response<ListCustomersResponse>, Status> {
+        let asked = wire::ListCustomers::try_from(request.into_inner()).map_err(invalid)?;
+        let connection = failure::connection(&self.pool).await?;
+        // One more than the page holds tells whether there is a next page.
+        let found = store::list(&connection, asked.after, asked.page_size + 1).await;
+        let mut customers = found.map_err(refused)?;
+        let is_last = customers.len() <= asked.page_size;
+        customers.truncate(asked.page_size);
+        let next_page_token = match customers.last() {
+            Some(last) if !is_last => asked.token_after(last.customer_id),
+            _ => String::new(),
+        };
+        Ok(Response::new(ListCustomersResponse {
+            customers: customers.iter().map(wire::customer).collect(),
+            next_page_token,
+        }))
+    }
+}
+
+/// The operations over gRPC.
+pub fn grpc(customers: &Arc<Customers>) -> Routes {
+    let server = CustomerServiceServer::from_arc(Arc::clone(customers))
+        .max_decoding_message_size(MESSAGE_SIZE_MAX)
+        .max_encoding_message_size(MESSAGE_SIZE_MAX);
+    Routes::new(server)
+}
+
+/// The same operations over NATS requests.
+pub fn nats(customers: &Arc<Customers>) -> rpc::Api {
+    let [create, get, list] = [(); 3].map(|()| Arc::clone(customers));
+    rpc::Api::new(
+        "customer-service",
+        env!("CARGO_PKG_VERSION"),
+        "Keeps customers and the credit that their orders reserve",
+        "customers.v1",
+    )
+    .operation("CreateCustomer", move |request| {
+        let customers = Arc::clone(&create);
+        async move { customers.create_customer(request).await }
+    })
+    .operation("GetCustomer", move |request| {
+        let customers = Arc::clone(&get);
+        async move { customers.get_customer(request).await }
+    })
+    .operation("ListCustomers", move |request| {
+        let customers = Arc::clone(&list);
+        async move { customers.list_customers(request).await }
+    })
+}
+
+fn invalid(invalid: wire::Invalid) -> Status {
+    invalid::argument(invalid.field, invalid.why)
+}
+
+fn not_found(customer_id: CustomerId) -> Status {
+    let customer_id = Uuid::from(customer_id);
+    Status::not_found(format!("there is no customer {customer_id}"))
+}
+
+fn refused(error: store::Error) -> Status {
+    match error {
+        store::Error::InvalidName(why) => invalid::argument("name", why),
+        store::Error::NegativeLimit(why) => invalid::argument("credit_limit.minor_units", why),
+        store::Error::MalformedCurrency(why) => invalid::argument("credit_limit.currency", why),
+        store::Error::Postgres(error) => failure::status(error),
+        unreadable @ store::Error::Unreadable { .. } => failure::internal(&unreadable.to_string()),
+    }
+}

@@ -1,0 +1,70 @@
+//! What the environment sets. `--help` shows all of it; every flag has a variable.
+
+use std::net::SocketAddr;
+
+use chassis::config::{Admin, Database, Nats, Shutdown, Telemetry, Value};
+use mailbox::consumer;
+
+/// More events in one transaction than this hold row locks for too long.
+const CONSUMER_BATCH_MAX: u16 = 4096;
+
+/// The Customer Service: keeps customers, and reserves their credit for the orders that ask.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(version)]
+pub struct Config {
+    #[command(flatten)]
+    pub telemetry: Telemetry,
+    #[command(flatten)]
+    pub database: Database,
+    #[command(flatten)]
+    pub nats: Nats,
+    #[command(flatten)]
+    pub admin: Admin,
+    #[command(flatten)]
+    pub shutdown: Shutdown,
+
+    /// Where gRPC is served; port 0 takes a free one and logs it
+    #[arg(id = "GRPC_LISTEN", long = "grpc-listen", env = "GRPC_LISTEN",
+          default_value = "0.0.0.0:50051", value_parser = Value::listen())]
+    pub grpc_listen: SocketAddr,
+
+    /// The JetStream stream with the orders' events, which the order database's relay creates
+    #[arg(id = "EVENTS_STREAM", long = "events-stream", env = "EVENTS_STREAM",
+          default_value = "ORDERS", value_parser = Value::new(stream, "ORDERS"))]
+    pub events_stream: String,
+
+    /// How many events are applied in one transaction at most
+    #[arg(id = "CONSUMER_BATCH_MAX", long = "consumer-batch-max", env = "CONSUMER_BATCH_MAX",
+          default_value = "256", value_parser = Value::new(batch_max, "256"))]
+    pub consumer_batch_max: u16,
+}
+
+impl Config {
+    /// The durable consumer `durable` of the other service's events `types`, by their full names.
+    pub fn consumer<'a>(
+        &self,
+        durable: &str,
+        types: impl IntoIterator<Item = &'a str>,
+    ) -> consumer::Config {
+        let filters = types.into_iter().map(|name| format!("events.{name}"));
+        consumer::Config {
+            batch_max: self.consumer_batch_max.into(),
+            ..consumer::Config::new(&self.events_stream, durable, filters)
+        }
+    }
+}
+
+fn stream(given: &str) -> Result<String, String> {
+    let refused = |c: char| c.is_whitespace() || c.is_control() || ".*>/\\".contains(c);
+    if given.is_empty() || given.contains(refused) {
+        return Err("must be a stream's name: no blanks and none of . * > / \\".to_owned());
+    }
+    Ok(given.to_owned())
+}
+
+fn batch_max(given: &str) -> Result<u16, String> {
+    match given.parse() {
+        Ok(events) if (1..=CONSUMER_BATCH_MAX).contains(&events) => Ok(events),
+        _ => Err(format!("must be a number from 1 to {CONSUMER_BATCH_MAX}")),
+    }
+}

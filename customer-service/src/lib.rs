@@ -1,0 +1,23 @@
+//! The Customer Service. The modules stand in the order in which requests, and orders that
+//! ask for credit, flow through.
+//!
+//! ```text
+//! gRPC / NATS request ─► api ─► wire ─► domain ─► store + outbox        one transaction (I1)
+//! JetStream OrderCreated ─► consumer ─► inbox ─► reactions ─► wire ─► domain ─► store + outbox   (I4)
+//! ```
+
+// `migrations`: this service's own tables.
+refinery::embed_migrations!("migrations");
+
+pub mod config;
+
+pub mod api;
+pub mod failure;
+pub mod reactions;
+
+pub mod page;
+pub mod wire;
+
+pub mod domain;
+
+pub mod store;

@@ -1,0 +1,138 @@
+//! What `OrderCreated` does to customers' credit: load → decide → store, a batch in one transaction.
+//! The number of statements does not grow with the batch.
+//!
+//! Danger: the reservations must be read after the customers' rows are locked. Read before, they may
+//! miss what another transaction, for which the lock waited, has just reserved for the same order.
+
+use std::collections::BTreeMap;
+
+use mailbox::consumer::{Failure, Handler};
+use mailbox::inbox::Claimed;
+use mailbox::outbox;
+use tokio_postgres::Transaction;
+
+use crate::api::AGGREGATE;
+use crate::domain::{Ask, Books, CustomerId, Decision, Refusal, ReservationState};
+use crate::{failure, store, wire};
+
+/// Reserves credit for the orders that ask, and answers each.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reactions;
+
+impl Handler for Reactions {
+    async fn handle(&self, tx: &Transaction<'_>, events: &[Claimed]) -> Result<(), Failure> {
+        let asks = read(events)?;
+        let customers = asks.iter().map(|ask| ask.customer_id).collect();
+        let orders = asks.iter().map(|ask| ask.order_id).collect();
+        let accounts = store::lock_accounts(tx, &customers).await;
+        let accounts = accounts.map_err(failure::reaction)?;
+        let reservations = store::reservations(tx, &orders).await;
+        let reservations = reservations.map_err(failure::reaction)?;
+
+        // Each ask finds what the one before it left, as if it had a transaction of its own.
+        let mut books = Books {
+            accounts,
+            reservations,
+        };
+        let mut entries = Vec::new();
+        let mut reserved: BTreeMap<CustomerId, i64> = BTreeMap::new();
+        let mut answers = Vec::new();
+        for (event, ask) in events.iter().zip(asks) {
+            let refusal = match books.decide(&ask) {
+                Decision::Reserve => {
+                    // Of one customer within one limit: no overflow.
+                    *reserved.entry(ask.customer_id).or_default() += ask.amount.minor_units();
+                    None
+                }
+                Decision::Refuse(refusal) => Some(refusal),
+                Decision::Ignore(state) => {
+                    count_ignored(state);
+                    continue;
+                }
+            };
+            count_answered(refusal.as_ref());
+            answers.push(answer(&ask, refusal.as_ref()).caused_by(event));
+            entries.push((ask, refusal));
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        write(tx, &entries, &reserved, &answers).await
+    }
+}
+
+async fn write(
+    tx: &Transaction<'_>,
+    entries: &[store::Reservation],
+    reserved: &BTreeMap<CustomerId, i64>,
+    answers: &[outbox::Event],
+) -> Result<(), Failure> {
+    let (entered, (), ()) = tokio::try_join!(
+        async {
+            let entered = store::enter(tx, entries, store::now()).await;
+            entered.map_err(failure::reaction)
+        },
+        async {
+            let reserved = store::reserve(tx, reserved).await;
+            reserved.map_err(failure::reaction)
+        },
+        async {
+            let appended = outbox::append(tx, answers).await;
+            appended.map_err(Failure::from_postgres)
+        },
+    )?;
+    if entered != entries.len() as u64 {
+        // Two deliveries of one order whose customer has no row to lock: the next try finds the
+        // other's reservation, and says nothing more (I6).
+        return Err(Failure::Transient(
+            "another transaction has just answered one of these orders".into(),
+        ));
+    }
+    Ok(())
+}
+
+fn read(events: &[Claimed]) -> Result<Vec<Ask>, Failure> {
+    let read = |event: &Claimed| wire::ask(&event.event_type, &event.payload);
+    let asks: Result<_, _> = events.iter().map(read).collect();
+    asks.map_err(|unreadable: wire::Unreadable| Failure::Definite(unreadable.to_string()))
+}
+
+fn answer(ask: &Ask, refusal: Option<&Refusal>) -> outbox::Event {
+    let customer_id = ask.customer_id.into();
+    match refusal {
+        None => outbox::Event::new(AGGREGATE, customer_id, &wire::credit_reserved(ask)),
+        Some(Refusal::CreditLimitExceeded { available }) => {
+            let exceeded = wire::credit_limit_exceeded(ask, *available);
+            outbox::Event::new(AGGREGATE, customer_id, &exceeded)
+        }
+        Some(Refusal::CustomerNotFound) => {
+            outbox::Event::new(AGGREGATE, customer_id, &wire::customer_not_found(ask))
+        }
+        Some(Refusal::CurrencyMismatch { customer_currency }) => {
+            let mismatch = wire::currency_mismatch(ask, *customer_currency);
+            outbox::Event::new(AGGREGATE, customer_id, &mismatch)
+        }
+    }
+}
+
+// Counted before the commit: a batch that is rolled back and applied again counts twice.
+fn count_answered(refusal: Option<&Refusal>) {
+    let answer = match refusal {
+        None => "credit_reserved",
+        Some(Refusal::CreditLimitExceeded { .. }) => "credit_limit_exceeded",
+        Some(Refusal::CustomerNotFound) => "customer_not_found",
+        Some(Refusal::CurrencyMismatch { .. }) => "currency_mismatch",
+    };
+    metrics::counter!("credit_answers_total", "answer" => answer).increment(1);
+}
+
+fn count_ignored(state: ReservationState) {
+    let state = match state {
+        ReservationState::Active => "active",
+        ReservationState::Refused => "refused",
+        ReservationState::Released => "released",
+    };
+    metrics::counter!("customer_reactions_ignored_total",
+                      "state" => state, "event" => wire::ORDER_CREATED)
+    .increment(1);
+}

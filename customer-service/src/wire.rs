@@ -1,0 +1,293 @@
+//! Between protobuf and the domain. Protobuf stops here: what comes in is checked field by field,
+//! and what is wrong is told with the field's name.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use iso_currency::Currency as Iso4217;
+use prost::Message as _;
+use proto::{customers::v1 as customers, money::v1 as money, orders::v1 as orders};
+use uuid::Uuid;
+
+use crate::domain::{
+    Amount, Ask, CreditLimit, Currency, Customer, CustomerId, InvalidName, MalformedCurrency, Name,
+    NegativeLimit, NonPositiveAmount, OrderId,
+};
+use crate::page;
+
+/// The list's name, which its page tokens are bound to.
+const LIST: &str = "customers.v1.Customer";
+
+/// The event that asks for credit, by the full name of its message.
+pub const ORDER_CREATED: &str = "orders.v1.OrderCreated";
+
+/// A field that cannot be taken as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {why}")]
+pub struct Invalid {
+    /// The field's path in its message, such as `credit_limit.currency`.
+    pub field: &'static str,
+    pub why: Why,
+}
+
+/// What is wrong with a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Why {
+    #[error("is required")]
+    Missing,
+    #[error("must be a UUID, such as 0192f8c1-6d3e-7a44-9a51-3c5b8e0d2f17")]
+    NotUuid,
+    #[error("must be the code of a currency of ISO 4217, such as USD")]
+    UnknownCurrency,
+    #[error(transparent)]
+    Currency(#[from] MalformedCurrency),
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    #[error(transparent)]
+    Limit(#[from] NegativeLimit),
+    #[error(transparent)]
+    Amount(#[from] NonPositiveAmount),
+    #[error(transparent)]
+    PageSize(#[from] page::NegativeSize),
+    #[error(transparent)]
+    PageToken(#[from] page::BadToken),
+}
+
+impl Why {
+    fn at(self, field: &'static str) -> Invalid {
+        Invalid { field, why: self }
+    }
+}
+
+/// An event that this service cannot read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    #[error("customer-service does not take events of type {0:?}; it takes {ORDER_CREATED:?}")]
+    Type(String),
+    #[error("not a {ORDER_CREATED} in protobuf: {0}")]
+    Protobuf(#[source] prost::DecodeError),
+    #[error("{ORDER_CREATED}: {0}")]
+    Field(#[from] Invalid),
+}
+
+/// A checked `CreateCustomerRequest`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateCustomer {
+    pub name: Name,
+    pub credit_limit: CreditLimit,
+}
+
+/// A checked `GetCustomerRequest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GetCustomer {
+    pub customer_id: CustomerId,
+}
+
+/// A checked `ListCustomersRequest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListCustomers {
+    /// Customers on the page at most; more than 0.
+    pub page_size: usize,
+    /// The last customer of the page before.
+    pub after: Option<CustomerId>,
+}
+
+impl From<Uuid> for OrderId {
+    fn from(id: Uuid) -> Self {
+        Self(id.into_bytes())
+    }
+}
+
+impl From<OrderId> for Uuid {
+    fn from(id: OrderId) -> Self {
+        Self::from_bytes(id.0)
+    }
+}
+
+impl From<Uuid> for CustomerId {
+    fn from(id: Uuid) -> Self {
+        Self(id.into_bytes())
+    }
+}
+
+impl From<CustomerId> for Uuid {
+    fn from(id: CustomerId) -> Self {
+        Self::from_bytes(id.0)
+    }
+}
+
+impl TryFrom<customers::CreateCustomerRequest> for CreateCustomer {
+    type Error = Invalid;
+
+    fn try_from(request: customers::CreateCustomerRequest) -> Result<Self, Invalid> {
+        if request.name.is_empty() {
+            return Err(Why::Missing.at("name"));
+        }
+        let name = Name::new(request.name).map_err(|why| Why::from(why).at("name"))?;
+        let limit = request
+            .credit_limit
+            .ok_or(Why::Missing.at("credit_limit"))?;
+        if limit.currency.is_empty() {
+            return Err(Why::Missing.at("credit_limit.currency"));
+        }
+        // An account in a currency that no order can be in would be of no use, and could not be
+        // mended: so only codes in use are let in.
+        let currency = Iso4217::from_code(&limit.currency)
+            .and_then(|known| Currency::new(known.code()).ok())
+            .ok_or(Why::UnknownCurrency.at("credit_limit.currency"))?;
+        let credit_limit = CreditLimit::new(limit.minor_units, currency)
+            .map_err(|why| Why::from(why).at("credit_limit.minor_units"))?;
+        Ok(Self { name, credit_limit })
+    }
+}
+
+impl TryFrom<customers::GetCustomerRequest> for GetCustomer {
+    type Error = Invalid;
+
+    fn try_from(request: customers::GetCustomerRequest) -> Result<Self, Invalid> {
+        Ok(Self {
+            customer_id: uuid("customer_id", &request.customer_id)?.into(),
+        })
+    }
+}
+
+impl TryFrom<customers::ListCustomersRequest> for ListCustomers {
+    type Error = Invalid;
+
+    fn try_from(request: customers::ListCustomersRequest) -> Result<Self, Invalid> {
+        let page_size =
+            page::size(request.page_size).map_err(|why| Why::from(why).at("page_size"))?;
+        let after = page::after(LIST, &[], &request.page_token)
+            .map_err(|why| Why::from(why).at("page_token"))?
+            .map(CustomerId);
+        Ok(Self { page_size, after })
+    }
+}
+
+impl ListCustomers {
+    /// The token of the page that begins after `last`.
+    pub fn token_after(&self, last: CustomerId) -> String {
+        page::token(LIST, &[], last.0)
+    }
+}
+
+impl TryFrom<orders::OrderCreated> for Ask {
+    type Error = Invalid;
+
+    fn try_from(event: orders::OrderCreated) -> Result<Self, Invalid> {
+        let total = event.total.ok_or(Why::Missing.at("total"))?;
+        // The form only: the Order Service says which currencies it takes, and a customer in
+        // another one is an answer, not an error.
+        let currency =
+            Currency::new(&total.currency).map_err(|why| Why::from(why).at("total.currency"))?;
+        let amount = Amount::new(total.minor_units, currency)
+            .map_err(|why| Why::from(why).at("total.minor_units"))?;
+        Ok(Self {
+            order_id: uuid("order_id", &event.order_id)?.into(),
+            customer_id: uuid("customer_id", &event.customer_id)?.into(),
+            amount,
+        })
+    }
+}
+
+/// What an event asks for.
+pub fn ask(event_type: &str, payload: &[u8]) -> Result<Ask, Unreadable> {
+    if event_type != ORDER_CREATED {
+        return Err(Unreadable::Type(event_type.to_owned()));
+    }
+    let event = orders::OrderCreated::decode(payload).map_err(Unreadable::Protobuf)?;
+    Ok(Ask::try_from(event)?)
+}
+
+/// `CustomerCreated`.
+pub fn customer_created(customer: &Customer) -> customers::CustomerCreated {
+    let limit = customer.account.limit();
+    customers::CustomerCreated {
+        customer_id: Uuid::from(customer.customer_id).to_string(),
+        name: customer.name.as_str().to_owned(),
+        credit_limit: Some(money(limit.minor_units(), limit.currency())),
+        create_time: Some(timestamp(customer.create_time)),
+    }
+}
+
+/// `CreditReserved`.
+pub fn credit_reserved(ask: &Ask) -> customers::CreditReserved {
+    customers::CreditReserved {
+        order_id: Uuid::from(ask.order_id).to_string(),
+        customer_id: Uuid::from(ask.customer_id).to_string(),
+        amount: Some(amount(ask)),
+    }
+}
+
+/// `CreditLimitExceeded`, with what was left in minor units of the asked currency.
+pub fn credit_limit_exceeded(ask: &Ask, available: i64) -> customers::CreditLimitExceeded {
+    customers::CreditLimitExceeded {
+        order_id: Uuid::from(ask.order_id).to_string(),
+        customer_id: Uuid::from(ask.customer_id).to_string(),
+        amount: Some(amount(ask)),
+        available: Some(money(available, ask.amount.currency())),
+    }
+}
+
+/// `CustomerNotFound`.
+pub fn customer_not_found(ask: &Ask) -> customers::CustomerNotFound {
+    customers::CustomerNotFound {
+        order_id: Uuid::from(ask.order_id).to_string(),
+        customer_id: Uuid::from(ask.customer_id).to_string(),
+    }
+}
+
+/// `CurrencyMismatch`, with the currency that the customer has.
+pub fn currency_mismatch(ask: &Ask, customer_currency: Currency) -> customers::CurrencyMismatch {
+    customers::CurrencyMismatch {
+        order_id: Uuid::from(ask.order_id).to_string(),
+        customer_id: Uuid::from(ask.customer_id).to_string(),
+        amount: Some(amount(ask)),
+        customer_currency: customer_currency.code().to_owned(),
+    }
+}
+
+/// A customer as clients see them.
+pub fn customer(customer: &Customer) -> customers::Customer {
+    let account = &customer.account;
+    let in_its_currency = |minor_units| Some(money(minor_units, account.limit().currency()));
+    customers::Customer {
+        customer_id: Uuid::from(customer.customer_id).to_string(),
+        name: customer.name.as_str().to_owned(),
+        credit_limit: in_its_currency(account.limit().minor_units()),
+        reserved: in_its_currency(account.reserved()),
+        available: in_its_currency(account.available()),
+        create_time: Some(timestamp(customer.create_time)),
+    }
+}
+
+fn amount(ask: &Ask) -> money::Money {
+    money(ask.amount.minor_units(), ask.amount.currency())
+}
+
+fn money(minor_units: i64, currency: Currency) -> money::Money {
+    money::Money {
+        minor_units,
+        currency: currency.code().to_owned(),
+    }
+}
+
+fn timestamp(time: SystemTime) -> proto::Timestamp {
+    // Times here are drawn by this service: after 1970, and before i64 seconds run out.
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    proto::Timestamp {
+        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(since.subsec_nanos()).unwrap_or_default(),
+    }
+}
+
+/// Takes the hyphenated form only, the one that is written everywhere else, in either case.
+fn uuid(field: &'static str, text: &str) -> Result<Uuid, Invalid> {
+    match text.len() {
+        0 => Err(Why::Missing.at(field)),
+        36 => Uuid::try_parse(text).map_err(|_| Why::NotUuid.at(field)),
+        _ => Err(Why::NotUuid.at(field)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
