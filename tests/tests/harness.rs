@@ -8,7 +8,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use harness::{Guard, Nats, Port, Postgres, Process, eventually, tools};
+use harness::{Guard, Nats, Port, Postgres, Process, Side, System, books, eventually, tools};
+use proto::customers::v1::CreateCustomerRequest;
+use proto::money::v1::Money;
+use proto::orders::v1::CreateOrderRequest;
 
 /// Set for a test that this file runs again as a process of its own; alone such a test does nothing.
 const ROLE: &str = "HARNESS_TEST_ROLE";
@@ -259,4 +262,63 @@ async fn a_process_that_ends_by_itself_is_told_with_its_log() {
     let error = format!("{:#}", relay.wait_ready().await.unwrap_err());
     assert!(error.contains("relay ended by itself"), "{error}");
     assert!(error.contains("DATABASE_URL"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_whole_system_starts_and_its_books_are_read() {
+    let mut system = System::start().await.unwrap();
+    let euros = |minor_units| Money {
+        minor_units,
+        currency: "EUR".into(),
+    };
+    let customer = system
+        .customers()
+        .unwrap()
+        .create_customer(CreateCustomerRequest {
+            name: "Ada".into(),
+            credit_limit: Some(euros(1_000)),
+        })
+        .await
+        .unwrap()
+        .into_inner()
+        .customer
+        .unwrap();
+    let order = |total| CreateOrderRequest {
+        customer_id: customer.customer_id.clone(),
+        total: Some(euros(total)),
+    };
+    for total in [600, 500] {
+        system
+            .orders()
+            .unwrap()
+            .create_order(order(total))
+            .await
+            .unwrap();
+    }
+    let books = books::settled(&system, Duration::from_secs(30))
+        .await
+        .unwrap();
+    println!("{books}");
+    books.assert_clean();
+    assert_eq!(
+        (books.orders("approved"), books.orders("cancelled")),
+        (1, 1)
+    );
+    assert_eq!(books.cancelled("credit_limit_exceeded"), 1);
+    assert_eq!(books.customers[0].reserved, 600);
+    assert_eq!(books.streams["ORDERS"].messages(), 4);
+    assert_eq!(books.streams["CUSTOMERS"].messages(), 3);
+
+    // The books tell when something is wrong.
+    let database = system.database(Side::Orders).await.unwrap();
+    let spoiled = "UPDATE orders SET state = 'approved', cancellation_reason = NULL";
+    database.batch_execute(spoiled).await.unwrap();
+    let spoiled = books::audit(&system).await.unwrap();
+    assert_eq!(spoiled.violations.len(), 1, "{spoiled}");
+
+    let relay = system.process(Side::Orders.relay());
+    relay.restart().await.unwrap();
+    assert!(relay.terminate().await.unwrap().success());
+    let replica = system.add_replica(Side::Orders).await.unwrap();
+    assert_eq!(replica, "order-service-2");
 }
