@@ -11,10 +11,11 @@
 //! The danger: a time-out does not mean *not stored*. Whoever gets an error from [`Appender::append`]
 //! must drop the appender and open another, which reads the truth again.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use async_nats::{
     Client, HeaderMap, Request, RequestErrorKind,
+    connection::State,
     header::{
         NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE,
         NATS_EXPECTED_LAST_SEQUENCE, NATS_EXPECTED_STREAM,
@@ -22,6 +23,7 @@ use async_nats::{
     jetstream::{publish::PublishAck, response::Response},
 };
 use metrics::{counter, histogram};
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::{
@@ -32,6 +34,9 @@ use crate::{
 
 /// How long JetStream may take to acknowledge an append; over that the truth is read again.
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often an append in flight looks whether its connection is still the one that it went out on.
+const CONNECTION_CHECK: Duration = Duration::from_millis(100);
 
 /// Who writes to the stream, at its end as it was read last.
 #[derive(Debug)]
@@ -90,7 +95,31 @@ impl Appender {
         Ok(())
     }
 
-    async fn send(&self, mut records: Vec<Record>) -> Result<PublishAck> {
+    /// Sends, and waits for the acknowledgement; no longer than the connection lasts.
+    async fn send(&self, records: Vec<Record>) -> Result<PublishAck> {
+        let connection = self.connection();
+        tokio::select! {
+            ack = self.exchange(records) => ack,
+            () = self.lost(connection) => Err(Error::Transient(
+                "append to the stream: the connection to NATS was lost, and the acknowledgement with it"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    /// Which connection this is, if there is one: they are counted.
+    fn connection(&self) -> Option<u64> {
+        let count = self.client.statistics().connects.load(Ordering::Relaxed);
+        (self.client.connection_state() == State::Connected).then_some(count)
+    }
+
+    async fn lost(&self, connection: Option<u64>) {
+        while connection.is_some() && self.connection() == connection {
+            sleep(CONNECTION_CHECK).await;
+        }
+    }
+
+    async fn exchange(&self, mut records: Vec<Record>) -> Result<PublishAck> {
         let mut first = HeaderMap::new();
         first.insert(NATS_EXPECTED_STREAM, self.stream.as_str());
         first.insert(NATS_EXPECTED_LAST_SEQUENCE, self.last_sequence.to_string());
