@@ -30,7 +30,7 @@ async fn nothing_is_confirmed_before_jetstream_has_acknowledged_it() -> Result<(
     rig.insert("before").await?;
     rig.settled().await?;
 
-    rig.nats.kill().await?;
+    rig.nats.pause()?;
     rig.insert("while JetStream is away").await?;
     let committed = rig.wal_end().await?;
     two_more_reports(&rig).await?;
@@ -40,8 +40,9 @@ async fn nothing_is_confirmed_before_jetstream_has_acknowledged_it() -> Result<(
         "{confirmed} was confirmed past the event, which ends at {committed}"
     );
 
-    // The proof that it matters: this relay can no longer say what it had in hand.
+    // The proof that it matters: neither side can say any more what was in flight.
     relay.kill().await?;
+    rig.nats.kill().await?;
     rig.nats.start_again().await?;
     relay.start_again()?;
     let payloads: Vec<_> = rig

@@ -1,0 +1,111 @@
+//! The fence by itself (I5): an append states what it must follow, and is refused whole when somebody
+//! else was quicker, whatever its size.
+
+mod rig;
+
+use anyhow::Result;
+use async_nats::Client;
+use bytes::Bytes;
+use cdc_relay::{
+    config::StreamConfig,
+    publish::Appender,
+    record::{Columns, Record},
+    stream::read_truth,
+};
+use harness::Nats;
+use mailbox::envelope::Position;
+
+fn config() -> StreamConfig {
+    StreamConfig {
+        name: rig::STREAM.to_owned(),
+        subjects: vec!["events.>".to_owned()],
+        replicas: 1,
+        duplicate_window_seconds: 1,
+    }
+}
+
+/// Events of one writer: their ids and their place in the WAL are its own.
+fn events(writer: &str, lsn: u64, count: u32) -> Result<Vec<Record>> {
+    let template = "events.{type}".parse()?;
+    let event = |index| {
+        let id = format!("{writer}-{lsn}-{index}");
+        let columns = Columns {
+            id: &id,
+            aggregate_type: "thing",
+            aggregate_id: "1",
+            event_type: "Made",
+        };
+        let position = Position {
+            system: 7,
+            timeline: 1,
+            lsn,
+            index,
+        };
+        Ok(Record::new(
+            &columns,
+            Bytes::from_static(b"x"),
+            &[],
+            position,
+            &template,
+        )?)
+    };
+    (0..count).map(event).collect()
+}
+
+async fn appender(client: &Client) -> Result<Appender> {
+    let truth = read_truth(client, &config()).await?;
+    Ok(Appender::after(client.clone(), &truth))
+}
+
+async fn last_sequence(client: &Client) -> Result<u64> {
+    Ok(read_truth(client, &config()).await?.last_sequence)
+}
+
+#[tokio::test]
+async fn an_append_behind_somebody_elses_is_refused_whole() -> Result<()> {
+    let nats = Nats::start().await?;
+    let client = nats.client().await?;
+    for (round, count) in [1, 2, 1000].into_iter().enumerate() {
+        let before = last_sequence(&client).await?;
+        let (mut quick, mut late) = (appender(&client).await?, appender(&client).await?);
+        let lsn = 100 * (round as u64 + 1);
+        quick.append(events("quick", lsn, count)?).await?;
+        let refused = late.append(events("late", lsn, count)?).await;
+        assert!(refused.is_err(), "{count} at once were taken");
+        assert_eq!(last_sequence(&client).await?, before + u64::from(count));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_of_an_append_is_stored_after_one_that_failed() -> Result<()> {
+    let nats = Nats::start().await?;
+    let client = nats.client().await?;
+    let mut late = appender(&client).await?;
+    appender(&client)
+        .await?
+        .append(events("quick", 100, 3)?)
+        .await?;
+    for count in [5, 1, 5] {
+        let refused = late.append(events("late", 200, count)?).await;
+        assert!(refused.is_err());
+    }
+    assert_eq!(last_sequence(&client).await?, 3);
+    let mut again = appender(&client).await?;
+    again.append(events("late", 200, 5)?).await?;
+    assert_eq!(last_sequence(&client).await?, 8);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_batch_too_far_for_its_stream_stores_none_of_it() -> Result<()> {
+    let nats = Nats::start().await?;
+    let client = nats.client().await?;
+    let mut writer = appender(&client).await?;
+    let mut batch = events("writer", 100, 3)?;
+    batch[1].subject = "elsewhere.Made".to_owned();
+    let error = writer.append(batch).await.unwrap_err().to_string();
+    assert!(error.contains("does not take"), "{error}");
+    assert_eq!(last_sequence(&client).await?, 0);
+    Ok(())
+}
