@@ -110,7 +110,7 @@ pub async fn run<H: Handler>(
     let context = jetstream::new(client.clone());
     let dead_letters = DeadLetters::new(context.clone(), &config.durable);
     let worker = Worker::new(pool, config, handler, dead_letters, token);
-    consume(&client, &context, &worker).await?;
+    let outcome = consume(&client, &context, &worker).await;
     // The acknowledgements are only queued so far.
     if !matches!(
         tokio::time::timeout(FLUSH_WAIT, client.flush()).await,
@@ -118,7 +118,7 @@ pub async fn run<H: Handler>(
     ) {
         warn!("the last acknowledgements may not have reached NATS; their events will be repeated");
     }
-    Ok(())
+    outcome
 }
 
 async fn consume<H: Handler>(
@@ -135,7 +135,6 @@ async fn consume<H: Handler>(
         info!(stream = %config.stream, durable = %config.durable, filters = ?config.filters, "consuming events");
         let lost = loop {
             match fetch::fetch(client, &consumer, config.batch_max, token).await {
-                Ok(messages) if messages.is_empty() && token.is_cancelled() => return Ok(()),
                 Ok(messages) => {
                     backoff.reset();
                     worker.apply(messages).await;

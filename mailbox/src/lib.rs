@@ -27,6 +27,11 @@ mod embedded {
     refinery::embed_migrations!("migrations");
 }
 
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 /// The migrations of the outbox, the inbox and their partitions, in the schema `public`.
 ///
 /// They carry their own version numbers: give them a history table of their own

@@ -1,6 +1,11 @@
 //! The data path on real Postgres and real NATS. One binary, so that the tests share two servers;
 //! those that stop a server have their own.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, and says where"
+)]
+
 mod consumer;
 mod failures;
 mod inbox;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use async_nats::HeaderMap;
-use async_nats::jetstream::consumer::Info;
+use async_nats::jetstream::consumer::{Info, PullConsumer};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::{self, stream};
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use futures_util::StreamExt;
 use mailbox::consumer::{self, Config, Failure, Handler};
 use mailbox::envelope::{AGGREGATE_ID, EVENT_ID, EVENT_TYPE};
 use mailbox::inbox::Claimed;
@@ -174,6 +175,21 @@ impl World {
         let stream = self.jetstream.get_stream(&self.name).await?;
         stream.delete_consumer(&self.name).await?;
         Ok(())
+    }
+
+    /// What another replica would be delivered now.
+    pub(crate) async fn fetch(&self, max: usize) -> Result<Vec<jetstream::Message>> {
+        let stream = self.jetstream.get_stream(&self.name).await?;
+        let consumer: PullConsumer = match stream.get_consumer(&self.name).await {
+            Ok(consumer) => consumer,
+            Err(error) => bail!(error),
+        };
+        let mut batch = consumer.fetch().max_messages(max).messages().await?;
+        let mut messages = Vec::new();
+        while let Some(Ok(message)) = batch.next().await {
+            messages.push(message);
+        }
+        Ok(messages)
     }
 
     /// Waits until every message of the stream is acknowledged or terminated.
