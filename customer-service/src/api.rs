@@ -38,14 +38,13 @@ impl Customers {
         let event = outbox::Event::new(AGGREGATE, customer.customer_id.into(), &created);
         let mut connection = failure::connection(&self.pool).await?;
         let tx = connection.transaction().await.map_err(failure::status)?;
-        // Sent together: one round trip for both.
-        tokio::try_join!(
-            async { store::insert(&tx, customer).await.map_err(refused) },
-            async {
-                let appended = outbox::append(&tx, &[event]).await;
-                appended.map_err(failure::status)
-            },
-        )?;
+        // Sent together: one round trip for both. The first one's error counts, because the second
+        // fails only for being in the same transaction.
+        let events = [event];
+        let (inserted, appended) =
+            tokio::join!(store::insert(&tx, customer), outbox::append(&tx, &events));
+        inserted.map_err(refused)?;
+        appended.map_err(failure::status)?;
         tx.commit().await.map_err(failure::commit_status)
     }
 }

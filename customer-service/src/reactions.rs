@@ -67,20 +67,16 @@ async fn write(
     reserved: &BTreeMap<CustomerId, i64>,
     answers: &[outbox::Event],
 ) -> Result<(), Failure> {
-    let (entered, (), ()) = tokio::try_join!(
-        async {
-            let entered = store::enter(tx, entries, store::now()).await;
-            entered.map_err(failure::reaction)
-        },
-        async {
-            let reserved = store::reserve(tx, reserved).await;
-            reserved.map_err(failure::reaction)
-        },
-        async {
-            let appended = outbox::append(tx, answers).await;
-            appended.map_err(Failure::from_postgres)
-        },
-    )?;
+    // Sent together: one round trip for all. The first error counts, because what follows it fails
+    // only for being in the same transaction.
+    let (entered, reserved, appended) = tokio::join!(
+        store::enter(tx, entries, store::now()),
+        store::reserve(tx, reserved),
+        outbox::append(tx, answers)
+    );
+    let entered = entered.map_err(failure::reaction)?;
+    reserved.map_err(failure::reaction)?;
+    appended.map_err(Failure::from_postgres)?;
     if entered != entries.len() as u64 {
         // Two deliveries of one order whose customer has no row to lock: the next try finds the
         // other's reservation, and says nothing more (I6).

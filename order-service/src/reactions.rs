@@ -56,17 +56,14 @@ impl Handler for Reactions {
         if orders.is_empty() {
             return Ok(());
         }
-        tokio::try_join!(
-            async {
-                let settled = store::settle(tx, orders.values()).await;
-                settled.map_err(failure::reaction)
-            },
-            async {
-                let appended = outbox::append(tx, &appended).await;
-                appended.map_err(Failure::from_postgres)
-            },
-        )?;
-        Ok(())
+        // Sent together: one round trip for both. The first one's error counts, because the second
+        // fails only for being in the same transaction.
+        let (settled, appended) = tokio::join!(
+            store::settle(tx, orders.values()),
+            outbox::append(tx, &appended)
+        );
+        settled.map_err(failure::reaction)?;
+        appended.map_err(Failure::from_postgres)
     }
 }
 

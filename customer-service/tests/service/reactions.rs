@@ -1,0 +1,298 @@
+//! What orders that ask do to customers' credit.
+
+use std::time::Duration;
+
+use harness::{Postgres, eventually};
+use mailbox::consumer::Failure;
+use mailbox::inbox::Delivery;
+use proto::customers::v1::{
+    CreditLimitExceeded, CreditReserved, CurrencyMismatch, CustomerNotFound,
+};
+use proto::orders::v1::OrderCreated;
+use tokio_postgres::error::SqlState;
+use uuid::Uuid;
+
+use crate::support::{
+    apply, count, customer, database, database_in, delivery, events, handle, money, postgres,
+    reserved,
+};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+fn order(customer_id: &str, minor_units: i64, currency: &str) -> OrderCreated {
+    OrderCreated {
+        order_id: Uuid::now_v7().to_string(),
+        customer_id: customer_id.to_owned(),
+        total: money(minor_units, currency),
+        create_time: None,
+    }
+}
+
+fn usd(customer_id: &str, minor_units: i64) -> OrderCreated {
+    order(customer_id, minor_units, "USD")
+}
+
+async fn backend(client: &tokio_postgres::Client) -> i32 {
+    let row = client.query_one("SELECT pg_backend_pid()", &[]).await;
+    row.unwrap().get(0)
+}
+
+/// Awaits that the backend `waiting` waits for a lock that the backend `holder` has.
+async fn blocked(observer: &tokio_postgres::Client, waiting: i32, holder: i32) {
+    eventually("the second transaction to wait", DEADLINE, async || {
+        let sql = "SELECT $1 = ANY (pg_blocking_pids($2))";
+        let row = observer.query_one(sql, &[&holder, &waiting]).await?;
+        Ok(row.get::<_, bool>(0).then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn each_order_gets_its_answer() {
+    let pool = database().await;
+    let id = customer(&pool, 100).await.customer_id;
+    let nobody = Uuid::now_v7().to_string();
+    let fits = usd(&id, 60);
+    let exceeds = usd(&id, 41);
+    let fits_exactly = usd(&id, 40);
+    let unknown = usd(&nobody, 1);
+    let yen = order(&id, 1, "JPY");
+
+    let batch = [&fits, &exceeds, &fits_exactly, &unknown, &yen].map(delivery);
+    apply(&pool, batch.into()).await.unwrap();
+
+    let client = pool.get().await.unwrap();
+    let reserved_for: Vec<CreditReserved> = events(&client).await;
+    let reserved_for: Vec<_> = reserved_for
+        .into_iter()
+        .map(|event| (event.order_id, event.amount))
+        .collect();
+    assert_eq!(
+        reserved_for,
+        [
+            (fits.order_id, money(60, "USD")),
+            (fits_exactly.order_id, money(40, "USD"))
+        ]
+    );
+    assert_eq!(
+        events::<CreditLimitExceeded>(&client).await,
+        [CreditLimitExceeded {
+            order_id: exceeds.order_id,
+            customer_id: id.clone(),
+            amount: money(41, "USD"),
+            available: money(40, "USD"),
+        }]
+    );
+    assert_eq!(
+        events::<CustomerNotFound>(&client).await,
+        [CustomerNotFound {
+            order_id: unknown.order_id,
+            customer_id: nobody,
+        }]
+    );
+    assert_eq!(
+        events::<CurrencyMismatch>(&client).await,
+        [CurrencyMismatch {
+            order_id: yen.order_id,
+            customer_id: id.clone(),
+            amount: money(1, "JPY"),
+            customer_currency: "USD".to_owned(),
+        }]
+    );
+    assert_eq!(reserved(&client, &id).await, 100);
+    let active = "reservations WHERE state = 'active'";
+    let refused = "reservations WHERE state = 'refused'";
+    assert_eq!(count(&client, active).await, 2);
+    assert_eq!(count(&client, refused).await, 3);
+}
+
+#[tokio::test]
+async fn reserving_waits_for_the_customers_row_lock() {
+    let pool = database().await;
+    let id = customer(&pool, 100).await.customer_id;
+    let (first, second) = (usd(&id, 60), usd(&id, 60));
+
+    let mut a = pool.get().await.unwrap();
+    let holder = backend(&a).await;
+    let tx = a.transaction().await.unwrap();
+    handle(&tx, vec![delivery(&first)]).await.unwrap();
+
+    let mut b = pool.get().await.unwrap();
+    let waiting = backend(&b).await;
+    let event = delivery(&second);
+    let late = tokio::spawn(async move {
+        let tx = b.transaction().await.unwrap();
+        handle(&tx, vec![event]).await?;
+        tx.commit().await.unwrap();
+        Ok::<_, Failure>(())
+    });
+    let client = pool.get().await.unwrap();
+    blocked(&client, waiting, holder).await;
+    tx.commit().await.unwrap();
+
+    late.await.unwrap().unwrap();
+    assert_eq!(reserved(&client, &id).await, 60);
+    assert_eq!(events::<CreditReserved>(&client).await.len(), 1);
+    assert_eq!(
+        events::<CreditLimitExceeded>(&client).await,
+        [CreditLimitExceeded {
+            order_id: second.order_id,
+            customer_id: id,
+            amount: money(60, "USD"),
+            available: money(40, "USD"),
+        }]
+    );
+}
+
+#[tokio::test]
+async fn the_database_itself_refuses_to_over_reserve() {
+    let pool = database().await;
+    let id = Uuid::try_parse(&customer(&pool, 100).await.customer_id).unwrap();
+    let client = pool.get().await.unwrap();
+    let set = "UPDATE customers SET reserved_minor_units = $1 WHERE customer_id = $2";
+    client.execute(set, &[&100_i64, &id]).await.unwrap();
+
+    for (reserved, constraint) in [
+        (101_i64, "customers_reserved_within_limit"),
+        (-1, "customers_reserved_not_negative"),
+    ] {
+        let refused = client.execute(set, &[&reserved, &id]).await.unwrap_err();
+        let refused = refused.as_db_error().unwrap();
+        assert_eq!(refused.code(), &SqlState::CHECK_VIOLATION);
+        assert_eq!(refused.constraint(), Some(constraint));
+    }
+    let lower = "UPDATE customers SET credit_limit_minor_units = 99 WHERE customer_id = $1";
+    let refused = client.execute(lower, &[&id]).await.unwrap_err();
+    assert_eq!(
+        refused.as_db_error().unwrap().constraint(),
+        Some("customers_reserved_within_limit")
+    );
+}
+
+#[tokio::test]
+async fn an_order_created_twice_reserves_once() {
+    let pool = database().await;
+    let id = customer(&pool, 100).await.customer_id;
+    let asked = usd(&id, 30);
+
+    // Different events, as when a producer says a thing twice: the inbox lets both through.
+    apply(&pool, vec![delivery(&asked), delivery(&asked)])
+        .await
+        .unwrap();
+    apply(&pool, vec![delivery(&asked)]).await.unwrap();
+
+    let client = pool.get().await.unwrap();
+    assert_eq!(reserved(&client, &id).await, 30);
+    assert_eq!(events::<CreditReserved>(&client).await.len(), 1);
+    assert_eq!(count(&client, "reservations").await, 1);
+}
+
+#[tokio::test]
+async fn an_order_that_was_refused_stays_refused() {
+    let pool = database().await;
+    let id = customer(&pool, 100).await.customer_id;
+    let asked = usd(&id, 101);
+    apply(&pool, vec![delivery(&asked)]).await.unwrap();
+
+    let client = pool.get().await.unwrap();
+    let raise = "UPDATE customers SET credit_limit_minor_units = 200";
+    client.batch_execute(raise).await.unwrap();
+    apply(&pool, vec![delivery(&asked)]).await.unwrap();
+
+    assert_eq!(reserved(&client, &id).await, 0);
+    assert_eq!(events::<CreditReserved>(&client).await.len(), 0);
+    assert_eq!(events::<CreditLimitExceeded>(&client).await.len(), 1);
+}
+
+#[tokio::test]
+async fn two_deliveries_at_once_answer_an_unknown_customers_order_once() {
+    // There is no customer's row to lock, so the reservation's key must do.
+    let pool = database().await;
+    let asked = usd(&Uuid::now_v7().to_string(), 30);
+    let again = delivery(&asked);
+
+    let mut a = pool.get().await.unwrap();
+    let holder = backend(&a).await;
+    let tx = a.transaction().await.unwrap();
+    handle(&tx, vec![delivery(&asked)]).await.unwrap();
+
+    let mut b = pool.get().await.unwrap();
+    let waiting = backend(&b).await;
+    let event = again.clone();
+    let late = tokio::spawn(async move {
+        let tx = b.transaction().await.unwrap();
+        handle(&tx, vec![event]).await
+    });
+    let client = pool.get().await.unwrap();
+    blocked(&client, waiting, holder).await;
+    tx.commit().await.unwrap();
+
+    let failed = late.await.unwrap();
+    assert!(matches!(failed, Err(Failure::Transient(_))), "{failed:?}");
+    apply(&pool, vec![again]).await.unwrap();
+    assert_eq!(events::<CustomerNotFound>(&client).await.len(), 1);
+    assert_eq!(count(&client, "reservations").await, 1);
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_read_fails_for_good_and_leaves_nothing() {
+    let pool = database().await;
+    let id = customer(&pool, 100).await.customer_id;
+    let free = usd(&id, 0);
+    let other = Delivery::new(Uuid::now_v7(), "orders.v1.OrderShipped", "", vec![].into());
+    for bad in [delivery(&free), other] {
+        let failed = apply(&pool, vec![delivery(&usd(&id, 10)), bad]).await;
+        assert!(matches!(failed, Err(Failure::Definite(_))), "{failed:?}");
+    }
+    let client = pool.get().await.unwrap();
+    assert_eq!(reserved(&client, &id).await, 0);
+    assert_eq!(count(&client, "inbox").await, 0);
+    assert_eq!(count(&client, "reservations").await, 0);
+}
+
+#[tokio::test]
+async fn the_number_of_statements_does_not_grow_with_the_batch() {
+    let pool = database_in(postgres().await, 2).await;
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        ids.push(customer(&pool, 1_000).await.customer_id);
+    }
+    let batch = |size: usize| -> Vec<_> {
+        let customers = ids.iter().cycle().take(size);
+        customers.map(|id| delivery(&usd(id, 10))).collect()
+    };
+    let one = statements(postgres().await, &pool, batch(1)).await;
+    let many = statements(postgres().await, &pool, batch(200)).await;
+    assert_eq!(one, many);
+    assert!(one <= 10, "{one} statements for one event");
+}
+
+/// How many statements the server executes to apply a batch, by its log.
+async fn statements(
+    postgres: &Postgres,
+    pool: &deadpool_postgres::Pool,
+    batch: Vec<Delivery>,
+) -> usize {
+    let mut client = pool.get().await.unwrap();
+    let backend = format!("[{}]", backend(&client).await);
+    let logged = || {
+        let log = postgres.log().text();
+        let mut lines = log.lines();
+        let counted = |line: &&str| {
+            line.contains(&backend)
+                && (line.contains("  execute ") || line.contains("  statement: "))
+        };
+        lines.by_ref().filter(counted).count()
+    };
+    let log_all = "SET log_min_duration_statement = 0";
+    client.batch_execute(log_all).await.unwrap();
+    let before = logged();
+    let tx = client.transaction().await.unwrap();
+    handle(&tx, batch).await.unwrap();
+    tx.commit().await.unwrap();
+    let executed = logged() - before;
+    let log_none = "SET log_min_duration_statement = -1";
+    client.batch_execute(log_none).await.unwrap();
+    executed
+}

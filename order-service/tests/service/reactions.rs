@@ -1,0 +1,262 @@
+//! What the answers do to orders.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use chassis::config::LogFormat;
+use chassis::telemetry::Telemetry;
+use deadpool_postgres::Pool;
+use harness::{Postgres, eventually};
+use mailbox::consumer::Failure;
+use mailbox::inbox::Delivery;
+use order_service::api::Orders;
+use proto::customers::v1::{
+    CreditLimitExceeded, CreditReserved, CurrencyMismatch, CustomerNotFound,
+};
+use proto::orders::v1::{CancellationReason, Order, OrderApproved, OrderCancelled, OrderState};
+use uuid::Uuid;
+
+use crate::support::{apply, count, database, delivery, events, get, handle, pending, postgres};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+fn reserved(order: &Order) -> Delivery {
+    delivery(&CreditReserved {
+        order_id: order.order_id.clone(),
+        customer_id: order.customer_id.clone(),
+        amount: order.total.clone(),
+    })
+}
+
+fn exceeded(order: &Order) -> Delivery {
+    delivery(&CreditLimitExceeded {
+        order_id: order.order_id.clone(),
+        customer_id: order.customer_id.clone(),
+        amount: order.total.clone(),
+        available: None,
+    })
+}
+
+fn not_found(order: &Order) -> Delivery {
+    delivery(&CustomerNotFound {
+        order_id: order.order_id.clone(),
+        customer_id: order.customer_id.clone(),
+    })
+}
+
+fn mismatch(order: &Order) -> Delivery {
+    delivery(&CurrencyMismatch {
+        order_id: order.order_id.clone(),
+        customer_id: order.customer_id.clone(),
+        amount: order.total.clone(),
+        customer_currency: "EUR".to_owned(),
+    })
+}
+
+async fn state(pool: &Pool, order: &Order) -> (OrderState, CancellationReason) {
+    let orders = Orders::new(pool.clone());
+    let order = get(&orders, &order.order_id).await.unwrap();
+    (order.state(), order.cancellation_reason())
+}
+
+/// How often this process has ignored `event` for an order in `state`.
+fn ignored(state: &str, event: &str) -> u64 {
+    static TELEMETRY: OnceLock<Telemetry> = OnceLock::new();
+    let telemetry = TELEMETRY.get_or_init(|| {
+        let config = chassis::config::Telemetry {
+            log_filter: "off".to_owned(),
+            log_format: LogFormat::Text,
+            otlp_endpoint: None,
+        };
+        chassis::telemetry::init(&config, "order-service").unwrap()
+    });
+    let rendered = telemetry.metrics().render();
+    let counter = rendered.lines().find(|line| {
+        line.starts_with("order_reactions_ignored_total{")
+            && line.contains(&format!("state=\"{state}\""))
+            && line.contains(&format!("event=\"{event}\""))
+    });
+    counter.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+}
+
+#[tokio::test]
+async fn each_answer_settles_its_order() {
+    let pool = database().await;
+    let mut orders = Vec::new();
+    for _ in 0..4 {
+        orders.push(pending(&pool).await);
+    }
+    let batch = vec![
+        reserved(&orders[0]),
+        exceeded(&orders[1]),
+        not_found(&orders[2]),
+        mismatch(&orders[3]),
+    ];
+    apply(&pool, batch).await.unwrap();
+
+    let reasons = [
+        CancellationReason::CreditLimitExceeded,
+        CancellationReason::UnknownCustomer,
+        CancellationReason::CurrencyMismatch,
+    ];
+    let approved = (OrderState::Approved, CancellationReason::Unspecified);
+    assert_eq!(state(&pool, &orders[0]).await, approved);
+    for (order, reason) in orders[1..].iter().zip(reasons) {
+        let cancelled = (OrderState::Cancelled, reason);
+        assert_eq!(state(&pool, order).await, cancelled);
+    }
+
+    let client = pool.get().await.unwrap();
+    assert_eq!(
+        events::<OrderApproved>(&client).await,
+        [OrderApproved {
+            order_id: orders[0].order_id.clone(),
+            customer_id: orders[0].customer_id.clone(),
+            total: orders[0].total.clone(),
+        }]
+    );
+    let told: Vec<OrderCancelled> = events(&client).await;
+    let expected = orders[1..].iter().zip(reasons);
+    let expected: Vec<_> = expected
+        .map(|(order, reason)| OrderCancelled {
+            order_id: order.order_id.clone(),
+            customer_id: order.customer_id.clone(),
+            total: order.total.clone(),
+            reason: reason.into(),
+        })
+        .collect();
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn a_late_or_repeated_answer_changes_nothing_and_is_counted() {
+    const LATE: &str = "customers.v1.CreditLimitExceeded";
+    let (approved_before, cancelled_before) =
+        (ignored("approved", LATE), ignored("cancelled", LATE));
+    let unknown_before = ignored("unknown", LATE);
+    let pool = database().await;
+    let (good, bad) = (pending(&pool).await, pending(&pool).await);
+    let stranger = Order {
+        order_id: Uuid::now_v7().to_string(),
+        ..good.clone()
+    };
+
+    // Within one batch the later answer finds what the earlier one did.
+    let batch = vec![
+        reserved(&good),
+        not_found(&bad),
+        exceeded(&good),
+        exceeded(&bad),
+        exceeded(&stranger),
+    ];
+    apply(&pool, batch).await.unwrap();
+    let orders = Orders::new(pool.clone());
+    let after_the_first = get(&orders, &good.order_id).await.unwrap();
+    // And across batches.
+    apply(&pool, vec![exceeded(&good), exceeded(&bad)])
+        .await
+        .unwrap();
+
+    let approved = (OrderState::Approved, CancellationReason::Unspecified);
+    let cancelled = (OrderState::Cancelled, CancellationReason::UnknownCustomer);
+    assert_eq!(state(&pool, &good).await, approved);
+    assert_eq!(state(&pool, &bad).await, cancelled);
+    assert_eq!(get(&orders, &good.order_id).await.unwrap(), after_the_first);
+    let client = pool.get().await.unwrap();
+    assert_eq!(events::<OrderApproved>(&client).await.len(), 1);
+    assert_eq!(events::<OrderCancelled>(&client).await.len(), 1);
+    assert_eq!(ignored("approved", LATE) - approved_before, 2);
+    assert_eq!(ignored("cancelled", LATE) - cancelled_before, 2);
+    assert_eq!(ignored("unknown", LATE) - unknown_before, 1);
+}
+
+#[tokio::test]
+async fn two_answers_at_once_settle_an_order_once() {
+    let pool = database().await;
+    let order = pending(&pool).await;
+    let mut a = pool.get().await.unwrap();
+    let pid = "SELECT pg_backend_pid()";
+    let holder: i32 = a.query_one(pid, &[]).await.unwrap().get(0);
+    let tx = a.transaction().await.unwrap();
+    handle(&tx, vec![reserved(&order)]).await.unwrap();
+
+    let mut b = pool.get().await.unwrap();
+    let waiting: i32 = b.query_one(pid, &[]).await.unwrap().get(0);
+    let answer = exceeded(&order);
+    let late = tokio::spawn(async move {
+        let tx = b.transaction().await.unwrap();
+        handle(&tx, vec![answer]).await?;
+        tx.commit().await.unwrap();
+        Ok::<_, Failure>(())
+    });
+    let client = pool.get().await.unwrap();
+    eventually("the second answer to wait", DEADLINE, async || {
+        let sql = "SELECT $1 = ANY (pg_blocking_pids($2))";
+        let row = client.query_one(sql, &[&holder, &waiting]).await?;
+        Ok(row.get::<_, bool>(0).then_some(()))
+    })
+    .await
+    .unwrap();
+    tx.commit().await.unwrap();
+    late.await.unwrap().unwrap();
+
+    let approved = (OrderState::Approved, CancellationReason::Unspecified);
+    assert_eq!(state(&pool, &order).await, approved);
+    assert_eq!(events::<OrderCancelled>(&client).await.len(), 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_fails_for_good_and_leaves_nothing() {
+    let pool = database().await;
+    let order = pending(&pool).await;
+    let nameless = delivery(&CreditReserved::default());
+    let other = Delivery::new(Uuid::now_v7(), "customers.v1.Hello", "", vec![].into());
+    for bad in [nameless, other] {
+        let failed = apply(&pool, vec![reserved(&order), bad]).await;
+        assert!(matches!(failed, Err(Failure::Definite(_))), "{failed:?}");
+    }
+    let client = pool.get().await.unwrap();
+    assert_eq!(count(&client, "inbox").await, 0);
+    let pending = (OrderState::Pending, CancellationReason::Unspecified);
+    assert_eq!(state(&pool, &order).await, pending);
+}
+
+#[tokio::test]
+async fn the_number_of_statements_does_not_grow_with_the_batch() {
+    let pool = database().await;
+    let first = pending(&pool).await;
+    let mut more = Vec::new();
+    for _ in 0..100 {
+        more.push(pending(&pool).await);
+    }
+    let batch = more.iter().map(reserved).collect();
+    let one = statements(postgres().await, &pool, vec![reserved(&first)]).await;
+    let many = statements(postgres().await, &pool, batch).await;
+    assert_eq!(one, many);
+    assert!((4..=8).contains(&one), "{one} statements for one event");
+}
+
+/// How many statements the server executes to apply a batch, by its log.
+async fn statements(postgres: &Postgres, pool: &Pool, batch: Vec<Delivery>) -> usize {
+    let mut client = pool.get().await.unwrap();
+    let pid = client.query_one("SELECT pg_backend_pid()", &[]).await;
+    let backend = format!("[{}]", pid.unwrap().get::<_, i32>(0));
+    let executed = || {
+        let log = postgres.log().text();
+        let is_counted = |line: &&str| {
+            line.contains(&backend)
+                && (line.contains("  execute ") || line.contains("  statement: "))
+        };
+        log.lines().filter(is_counted).count()
+    };
+    let log_all = "SET log_min_duration_statement = 0";
+    client.batch_execute(log_all).await.unwrap();
+    let before = executed();
+    let tx = client.transaction().await.unwrap();
+    handle(&tx, batch).await.unwrap();
+    tx.commit().await.unwrap();
+    let count = executed() - before;
+    let log_none = "SET log_min_duration_statement = -1";
+    client.batch_execute(log_none).await.unwrap();
+    count
+}
