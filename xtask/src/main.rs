@@ -1,1 +1,55 @@
-fn main() {}
+//! The developer's commands, as `cargo xtask …`. Each subcommand is a module.
+
+// Speaking to a person at a terminal is what this program is for.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod check;
+mod demo;
+mod request;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// The developer's commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Starts the whole system on this machine and tells a story with it
+    Demo(demo::Arguments),
+    /// Sends one request to a service over NATS, in JSON
+    Request(request::Arguments),
+    /// Builds everything and runs all tests, on real Postgres and NATS
+    Test(test::Arguments),
+    /// Checks format, lints, dependencies, the tree's own rules, and the protobuf contracts
+    Check(check::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Demo(arguments) => return demo::run(&arguments),
+        Command::Request(arguments) => request::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+    };
+    report(outcome)
+}
+
+fn report(outcome: Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
