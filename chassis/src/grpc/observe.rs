@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 use tracing::{Instrument as _, Span};
 
 use super::{descriptors::Descriptors, observed_body::ObservedBody};
-use crate::{request, trace};
+use crate::{invalid, request, trace};
 
 /// Requests in progress at once, open server streams included (I12). More are refused with
 /// `UNAVAILABLE`, which clients retry elsewhere or later.
@@ -93,10 +93,21 @@ fn answered(
     span: Span,
 ) -> Response {
     if let Some(status) = Status::from_header_map(response.headers()) {
-        span.in_scope(|| finish(&mut request, &status));
-        return response;
+        let unreadable = unreadable(&status);
+        span.in_scope(|| finish(&mut request, unreadable.as_ref().unwrap_or(&status)));
+        return unreadable.map_or(response, Status::into_http);
     }
     response.map(|body| Body::new(ObservedBody::new(body, request, permit, span)))
+}
+
+/// What prost begins with when bytes are not the message that they should be.
+const UNREADABLE: &str = "failed to decode Protobuf message: ";
+
+/// tonic answers `INTERNAL` to bytes that are not the request's message. But it is the caller's
+/// mistake, which must not look like ours in logs and alerts, and NATS requests get this refusal.
+fn unreadable(status: &Status) -> Option<Status> {
+    let is_unreadable = status.code() == Code::Internal && status.message().starts_with(UNREADABLE);
+    is_unreadable.then(|| invalid::argument("body", status.message()))
 }
 
 pub(super) fn finish(request: &mut request::Request, status: &Status) {
