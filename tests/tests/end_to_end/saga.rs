@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use harness::{Side, System, eventually};
-use proto::customers::v1::{
-    CreditReserved, Customer, ListCustomersRequest, ListCustomersResponse,
-};
+use proto::customers::v1::{CreditReserved, Customer, ListCustomersRequest, ListCustomersResponse};
 use proto::orders::v1::{
     CancellationReason, ListOrdersRequest, ListOrdersResponse, Order, OrderApproved, OrderCreated,
     OrderState,
