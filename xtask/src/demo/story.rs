@@ -1,0 +1,263 @@
+//! A customer, and four orders that end in four ways.
+
+use std::time::{Instant, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use proto::customers::v1::{CreateCustomerRequest, Customer, GetCustomerRequest};
+use proto::money::v1::Money;
+use proto::orders::v1::{
+    CancellationReason, CreateOrderRequest, CreateOrderResponse, GetOrderRequest, Order, OrderState,
+};
+use uuid::Uuid;
+
+use super::show::{euros, span};
+use super::stage::Stage;
+use super::trail::{Trail, reason};
+use crate::request;
+
+/// Ada's credit limit, in cents; the orders below use it up to the last one.
+pub(super) const ADA_LIMIT: i64 = 20_000;
+
+/// An order of the story.
+struct Ask<'a> {
+    mark: &'a str,
+    title: &'a str,
+    door: Door,
+    customer: &'a str,
+    customer_id: &'a str,
+    /// What a person puts for the customer: the one just made, or the unknown one.
+    by_hand: &'a str,
+    cents: i64,
+    /// Why it is to be cancelled; none is to be approved.
+    refusal: Option<CancellationReason>,
+}
+
+/// The two ways to ask.
+#[derive(Clone, Copy)]
+enum Door {
+    Grpc,
+    Nats,
+}
+
+pub(super) async fn tell(stage: &Stage) -> Result<()> {
+    let ada = customer(stage, "Ada", ADA_LIMIT).await?;
+    let mut trail = Trail::new(&stage.nats);
+    let covered = Ask {
+        mark: "a",
+        title: "An order that the credit covers",
+        door: Door::Grpc,
+        customer: "Ada",
+        customer_id: &ada.customer_id,
+        by_hand: "'$CUSTOMER'",
+        cents: 12_000,
+        refusal: None,
+    };
+    order(stage, &mut trail, &covered).await?;
+    let too_much = Ask {
+        mark: "b",
+        title: "An order beyond the credit limit",
+        door: Door::Nats,
+        cents: 10_000,
+        refusal: Some(CancellationReason::CreditLimitExceeded),
+        ..covered
+    };
+    order(stage, &mut trail, &too_much).await?;
+    let exact = Ask {
+        mark: "c",
+        title: "An order that fits the limit exactly",
+        cents: 8_000,
+        ..covered
+    };
+    order(stage, &mut trail, &exact).await?;
+    let nobody = Uuid::now_v7().to_string();
+    let unknown = Ask {
+        mark: "d",
+        title: "An order of an unknown customer",
+        door: Door::Nats,
+        customer: "somebody",
+        customer_id: &nobody,
+        by_hand: &nobody,
+        cents: 5_000,
+        refusal: Some(CancellationReason::UnknownCustomer),
+    };
+    order(stage, &mut trail, &unknown).await
+}
+
+/// Makes a customer and shows it.
+pub(super) async fn customer(stage: &Stage, name: &str, limit: i64) -> Result<Customer> {
+    let show = stage.show;
+    show.step("", &format!("A customer, {name}"));
+    show.row(
+        "asked",
+        &format!(
+            "customer-service, by gRPC: {name} may order on credit up to {}",
+            euros(limit)
+        ),
+    );
+    let begun = Instant::now();
+    let request = CreateCustomerRequest {
+        name: name.to_owned(),
+        credit_limit: Some(money(limit)),
+    };
+    let body = serde_json::to_string(&request)?;
+    let response = stage.system.customers()?.create_customer(request).await;
+    let customer = response
+        .context("customer-service has refused the customer")?
+        .into_inner()
+        .customer;
+    let customer = customer.context("customer-service has answered without a customer")?;
+    show.row(
+        "answered",
+        &format!(
+            "customer {}, after {}",
+            customer.customer_id,
+            span(begun.elapsed())
+        ),
+    );
+    show.commands("by hand", &stage.hand.customer(&body));
+    Ok(customer)
+}
+
+async fn order(stage: &Stage, trail: &mut Trail, ask: &Ask<'_>) -> Result<()> {
+    let show = stage.show;
+    show.step(ask.mark, ask.title);
+    let door = match ask.door {
+        Door::Grpc => "by gRPC",
+        Door::Nats => "by a NATS request",
+    };
+    show.row(
+        "asked",
+        &format!(
+            "order-service, {door}: {} for {}",
+            euros(ask.cents),
+            ask.customer
+        ),
+    );
+    let asked = SystemTime::now();
+    let placed = place(stage, ask).await?;
+    let since = |at: SystemTime| span(at.duration_since(asked).unwrap_or_default());
+    let id = &placed.order_id;
+    show.row(
+        "answered",
+        &format!("order {id} is pending, after {}", since(SystemTime::now())),
+    );
+    for (index, event) in trail.follow(id).await?.iter().enumerate() {
+        let label = if index == 0 { "events" } else { "" };
+        let place = format!("{} {}", event.stream, event.sequence);
+        show.row(
+            label,
+            &format!(
+                "{:<19} {place:<13} +{:<7} {}",
+                event.name,
+                since(event.at),
+                event.tells
+            ),
+        );
+    }
+    outcome(stage, ask, id)
+        .await
+        .with_context(|| format!("step {}", ask.mark))?;
+    let mut commands = stage.hand.order(ask.by_hand, ask.cents, ask.mark == "a");
+    commands.push(stage.hand.look(id));
+    show.commands("by hand", &commands);
+    Ok(())
+}
+
+async fn place(stage: &Stage, ask: &Ask<'_>) -> Result<Order> {
+    let request = CreateOrderRequest {
+        customer_id: ask.customer_id.to_owned(),
+        total: Some(money(ask.cents)),
+    };
+    let response = match ask.door {
+        Door::Grpc => stage
+            .system
+            .orders()?
+            .create_order(request)
+            .await?
+            .into_inner(),
+        Door::Nats => {
+            let body = serde_json::to_string(&request)?;
+            let reply = request::json(&stage.nats, "orders.v1.CreateOrder", body).await?;
+            serde_json::from_value::<CreateOrderResponse>(reply)?
+        }
+    };
+    response
+        .order
+        .context("order-service has answered without an order")
+}
+
+/// Shows what the order came to, and fails when the story goes otherwise.
+async fn outcome(stage: &Stage, ask: &Ask<'_>, order_id: &str) -> Result<()> {
+    let request = GetOrderRequest {
+        order_id: order_id.to_owned(),
+    };
+    let found = stage
+        .system
+        .orders()?
+        .get_order(request)
+        .await?
+        .into_inner()
+        .order;
+    let found = found.context("order-service has answered without an order")?;
+    let refusal = Some(found.cancellation_reason())
+        .filter(|reason| *reason != CancellationReason::Unspecified);
+    let told = in_words(found.state(), refusal);
+    let expected = match ask.refusal {
+        None => in_words(OrderState::Approved, None),
+        some => in_words(OrderState::Cancelled, some),
+    };
+    if told != expected {
+        stage.show.bad("outcome", &told);
+    }
+    ensure!(
+        told == expected,
+        "order {order_id} was to be {expected}, and is {told}"
+    );
+    let left = left(stage, ask).await?;
+    stage.show.good("outcome", &format!("{told}{left}"));
+    Ok(())
+}
+
+fn in_words(state: OrderState, refusal: Option<CancellationReason>) -> String {
+    let state = state
+        .as_str_name()
+        .trim_start_matches("ORDER_STATE_")
+        .to_lowercase();
+    match refusal {
+        None => state,
+        Some(why) => format!("{state}: {}", reason(why)),
+    }
+}
+
+/// What the customer has left, of an order whose customer there is.
+async fn left(stage: &Stage, ask: &Ask<'_>) -> Result<String> {
+    if ask.refusal == Some(CancellationReason::UnknownCustomer) {
+        return Ok(String::new());
+    }
+    let request = GetCustomerRequest {
+        customer_id: ask.customer_id.to_owned(),
+    };
+    let found = stage
+        .system
+        .customers()?
+        .get_customer(request)
+        .await?
+        .into_inner()
+        .customer;
+    let found = found.context("customer-service has answered without a customer")?;
+    let units = |money: Option<Money>| euros(money.map_or(0, |money| money.minor_units));
+    Ok(format!(
+        "; {} has {} of {} left",
+        ask.customer,
+        units(found.available),
+        units(found.credit_limit)
+    ))
+}
+
+/// Euros, from cents.
+pub(super) fn money(cents: i64) -> Money {
+    Money {
+        minor_units: cents,
+        currency: "EUR".to_owned(),
+    }
+}

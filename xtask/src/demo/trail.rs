@@ -1,0 +1,155 @@
+//! What became of one order, read from the streams themselves.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result};
+use async_nats::jetstream::{self, message::StreamMessage};
+use harness::{Side, eventually};
+use prost::{Message, Name};
+use proto::customers::v1::{CreditLimitExceeded, CreditReserved, CustomerNotFound};
+use proto::money::v1::Money;
+use proto::orders::v1::{CancellationReason, OrderApproved, OrderCancelled, OrderCreated};
+
+use super::show::{euros, words};
+
+/// An order is settled in a fraction of this, on a slow machine too.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// An event of an order, where it stands, and what it tells.
+#[derive(Debug)]
+pub(super) struct Event {
+    pub(super) name: &'static str,
+    pub(super) stream: &'static str,
+    pub(super) sequence: u64,
+    /// When the stream stored it.
+    pub(super) at: SystemTime,
+    pub(super) tells: String,
+    is_last: bool,
+}
+
+/// Reads both streams on from where it was.
+#[derive(Debug)]
+pub(super) struct Trail {
+    jetstream: jetstream::Context,
+    /// The sequence to read next, of each side's stream.
+    next: [(Side, u64); 2],
+}
+
+impl Trail {
+    pub(super) fn new(nats: &async_nats::Client) -> Self {
+        Self {
+            jetstream: jetstream::new(nats.clone()),
+            next: Side::ALL.map(|side| (side, 1)),
+        }
+    }
+
+    /// Awaits the order's last event; returns all of them in the order of time.
+    pub(super) async fn follow(&mut self, order_id: &str) -> Result<Vec<Event>> {
+        let mut found: Vec<Event> = Vec::new();
+        let what = format!("the end of order {order_id}");
+        eventually(&what, SETTLE_DEADLINE, async || {
+            self.read_on(order_id, &mut found).await?;
+            let names: Vec<&str> = found.iter().map(|event| event.name).collect();
+            anyhow::ensure!(
+                found.iter().any(|event| event.is_last),
+                "events so far: {names:?}"
+            );
+            Ok(Some(()))
+        })
+        .await?;
+        found.sort_by_key(|event| event.at);
+        Ok(found)
+    }
+
+    async fn read_on(&mut self, order_id: &str, found: &mut Vec<Event>) -> Result<()> {
+        for (side, next) in &mut self.next {
+            let stream = self.jetstream.get_stream(side.stream()).await?;
+            let last = stream.cached_info().state.last_sequence;
+            while *next <= last {
+                let message = stream.get_raw_message(*next).await?;
+                *next += 1;
+                if let Some((order, event)) = read(side.stream(), &message)?
+                    && order == order_id
+                {
+                    found.push(event);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The order that an event is about, and the event. None for an event about no order.
+fn read(stream: &'static str, message: &StreamMessage) -> Result<Option<(String, Event)>> {
+    let header = message
+        .headers
+        .get("Event-Type")
+        .context("an event without its type")?;
+    let event_type = header.as_str();
+    let payload = message.payload.as_ref();
+    let (name, order_id, tells) = if event_type == OrderCreated::full_name() {
+        let event = OrderCreated::decode(payload)?;
+        (
+            OrderCreated::NAME,
+            event.order_id,
+            "order-service has stored the order, pending".to_owned(),
+        )
+    } else if event_type == CreditReserved::full_name() {
+        let event = CreditReserved::decode(payload)?;
+        let tells = format!("customer-service has reserved {}", amount(event.amount));
+        (CreditReserved::NAME, event.order_id, tells)
+    } else if event_type == CreditLimitExceeded::full_name() {
+        let event = CreditLimitExceeded::decode(payload)?;
+        let tells = format!(
+            "customer-service has refused: only {} are left",
+            amount(event.available)
+        );
+        (CreditLimitExceeded::NAME, event.order_id, tells)
+    } else if event_type == CustomerNotFound::full_name() {
+        let event = CustomerNotFound::decode(payload)?;
+        (
+            CustomerNotFound::NAME,
+            event.order_id,
+            "customer-service knows no such customer".to_owned(),
+        )
+    } else if event_type == OrderApproved::full_name() {
+        let event = OrderApproved::decode(payload)?;
+        (
+            OrderApproved::NAME,
+            event.order_id,
+            "order-service has approved the order".to_owned(),
+        )
+    } else if event_type == OrderCancelled::full_name() {
+        let event = OrderCancelled::decode(payload)?;
+        let tells = format!(
+            "order-service has cancelled the order: {}",
+            reason(event.reason())
+        );
+        (OrderCancelled::NAME, event.order_id, tells)
+    } else {
+        return Ok(None);
+    };
+    let is_last = name == OrderApproved::NAME || name == OrderCancelled::NAME;
+    let event = Event {
+        name,
+        stream,
+        sequence: message.sequence,
+        at: message.time.into(),
+        tells,
+        is_last,
+    };
+    Ok(Some((order_id, event)))
+}
+
+fn amount(money: Option<Money>) -> String {
+    euros(money.map_or(0, |money| money.minor_units))
+}
+
+/// `credit limit exceeded`
+pub(super) fn reason(reason: CancellationReason) -> String {
+    words(
+        &reason
+            .as_str_name()
+            .trim_start_matches("CANCELLATION_REASON_"),
+    )
+}
