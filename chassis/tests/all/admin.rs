@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::echo;
 
 const SOON: Duration = Duration::from_secs(10);
+/// A socket that takes nothing for so long is full.
+const STUCK: Duration = Duration::from_secs(1);
 
 #[tokio::test]
 async fn liveness_depends_on_nothing_and_readiness_on_every_check() -> Result<()> {
@@ -48,9 +50,13 @@ async fn liveness_depends_on_nothing_and_readiness_on_every_check() -> Result<()
         assert!(body.contains(line), "{line:?} is missing: {body}");
     }
 
-    // A request that is never finished does not hold up the end.
-    let mut half = TcpStream::connect(("127.0.0.1", port)).await?;
-    half.write_all(b"GET /livez HTTP/1.1\r\n").await?;
+    // A client that asks and never reads does not hold up the end: the server is stuck in its
+    // answers when the socket takes no more requests.
+    let mut deaf = TcpStream::connect(("127.0.0.1", port)).await?;
+    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    while let Ok(written) = timeout(STUCK, deaf.write_all(request)).await {
+        written?;
+    }
     token.cancel();
     timeout(SOON, serving).await???;
     Ok(())

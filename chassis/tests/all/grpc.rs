@@ -129,9 +129,14 @@ async fn who_watches_health_is_told_of_the_end_and_does_not_delay_it() -> Result
     let first = watch.message().await?.map(|answer| answer.status());
     assert_eq!(first, Some(ServingStatus::Serving));
     server.token.cancel();
-    let last = watch.message().await?.map(|answer| answer.status());
+    let last = timeout(SOON, watch.message())
+        .await??
+        .map(|answer| answer.status());
     assert_eq!(last, Some(ServingStatus::NotServing));
-    assert_eq!(watch.message().await?, None);
+    let end = timeout(SOON, watch.message())
+        .await
+        .expect("the watch goes on")?;
+    assert_eq!(end, None);
     timeout(SOON, server.serving).await???;
     Ok(())
 }
