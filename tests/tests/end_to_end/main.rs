@@ -4,6 +4,7 @@
 mod client;
 mod credit;
 mod events;
+mod foreign;
 mod refusals;
 mod saga;
 mod shared;

@@ -1,0 +1,170 @@
+//! Clients that this project did not write work against it: Python's grpcio, by reflection alone, and
+//! nats-py with JSON.
+//!
+//! Their packages are fetched once, by version and hash, into the harness's cache. Where there is no
+//! Python, or it cannot fetch them, the tests say `SKIPPED`; any other trouble fails them.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, bail, ensure};
+use harness::{System, tools};
+
+use crate::shared::on_shared_system;
+
+const REQUIREMENTS: &str = include_str!("../foreign/requirements.txt");
+/// The oldest CPython that the pinned packages are made for.
+const PYTHON_OLDEST: (u32, u32) = (3, 10);
+
+/// What pip says when nothing can be fetched here: no network, or no wheel for this platform. A wheel
+/// that does not match its hash is not among it.
+const UNAVAILABLE: [&str; 4] = [
+    "No matching distribution found",
+    "Could not find a version",
+    "Temporary failure in name resolution",
+    "Max retries exceeded",
+];
+
+/// Why there is no Python to run the clients with.
+#[derive(Debug, thiserror::Error)]
+#[error("SKIPPED: {0}")]
+struct Skipped(String);
+
+#[test]
+fn grpcio_finds_its_way_by_reflection_alone() {
+    on_shared_system(async |system| {
+        let address = |name| system.grpc_url(name).replace("http://", "");
+        let (orders, customers) = (address("order-service"), address("customer-service"));
+        approves(system, "grpc_client.py", &[orders, customers]).await;
+    });
+}
+
+#[test]
+fn nats_py_orders_in_json() {
+    on_shared_system(async |system| {
+        approves(system, "nats_client.py", &[system.nats().url()]).await;
+    });
+}
+
+/// Runs a client, which ends well when its order was approved.
+async fn approves(system: &System, script: &str, arguments: &[String]) {
+    let packages = match tokio::task::spawn_blocking(packages)
+        .await
+        .expect("no panic")
+    {
+        Ok(packages) => packages,
+        Err(error) => match error.downcast::<Skipped>() {
+            Ok(skipped) => return say(&format!("{script}: {skipped}")),
+            Err(error) => panic!("{error:?}"),
+        },
+    };
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/foreign")
+        .join(script);
+    let output = tokio::process::Command::from(python())
+        .arg(script)
+        .args(arguments)
+        .env("PYTHONPATH", packages)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .current_dir(system.directory())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .expect("python3 runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && said.starts_with("approved "),
+        "{}: {said}{complained}",
+        output.status
+    );
+}
+
+/// The folder with the packages, fetched where it is not there.
+fn packages() -> Result<PathBuf> {
+    let version = "import sys; print(sys.implementation.cache_tag, *sys.version_info[:2])";
+    let output = python().args(["-c", version]).output();
+    let Ok(output) = output else {
+        bail!(Skipped("there is no python3".into()));
+    };
+    let said = text(&output.stdout);
+    let [tag, major, minor] = said.split_whitespace().collect::<Vec<_>>()[..] else {
+        bail!(Skipped(format!(
+            "python3 does not work: {}",
+            text(&output.stderr)
+        )));
+    };
+    if (major.parse()?, minor.parse()?) < PYTHON_OLDEST {
+        bail!(Skipped(format!("python3 is {major}.{minor}")));
+    }
+    let cache = tools::cache_directory()?;
+    let folder = cache.join(format!("foreign-clients-{:016x}-{tag}", fingerprint()));
+    // One fetcher at a time, and a fetch that was killed leaves nothing that looks whole.
+    let lock = File::create(cache.join("foreign-clients.lock"))?;
+    lock.lock().context("cannot lock the cache folder")?;
+    if folder.exists() {
+        return Ok(folder);
+    }
+    let partial = folder.with_extension("partial");
+    if partial.exists() {
+        fs::remove_dir_all(&partial)?;
+    }
+    fetch(&partial)?;
+    fs::rename(&partial, &folder)?;
+    Ok(folder)
+}
+
+/// `pip install --target` and not a venv, whose making needs parts of Python that some systems split off.
+fn fetch(folder: &std::path::Path) -> Result<()> {
+    let pip = || {
+        let mut pip = python();
+        pip.args(["-m", "pip"])
+            .env("PIP_USER", "0")
+            .env("PIP_ROOT_USER_ACTION", "ignore")
+            .env("PIP_DISABLE_PIP_VERSION_CHECK", "1");
+        pip
+    };
+    if !pip().arg("--version").output()?.status.success() {
+        bail!(Skipped("python3 has no pip".into()));
+    }
+    let requirements = folder.with_extension("txt");
+    fs::write(&requirements, REQUIREMENTS)?;
+    let output: Output = pip()
+        .args(["install", "--quiet", "--no-input", "--require-hashes"])
+        .args(["--only-binary=:all:", "--no-deps", "--target"])
+        .arg(folder)
+        .arg("--requirement")
+        .arg(&requirements)
+        .output()?;
+    let complained = text(&output.stderr);
+    if !output.status.success() && UNAVAILABLE.iter().any(|why| complained.contains(why)) {
+        bail!(Skipped(format!(
+            "pip cannot fetch the clients: {complained}"
+        )));
+    }
+    ensure!(output.status.success(), "pip failed: {complained}");
+    Ok(())
+}
+
+/// Names the folder after what is in it: other requirements are fetched anew.
+fn fingerprint() -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    REQUIREMENTS.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn python() -> Command {
+    Command::new("python3")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim().to_owned()
+}
+
+/// To the terminal, past the test harness, which hides what a test that passes prints.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
