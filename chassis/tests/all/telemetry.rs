@@ -89,6 +89,18 @@ async fn spans_reach_the_collector_before_the_process_ends() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_collector_that_is_not_there_is_told_and_does_not_fail_the_process() -> Result<()> {
+    let taken = listen::bind("nobody", ([127, 0, 0, 1], 0).into()).await?;
+    let endpoint = format!("http://{}", taken.local_addr()?);
+    drop(taken);
+    let mut child = Child::start("json", &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)])?;
+    let line: Value = serde_json::from_str(&child.line("ExportError").await?)?;
+    assert_eq!(line["level"], "ERROR");
+    assert_eq!(child.ended().await?.code(), Some(0));
+    Ok(())
+}
+
 /// The first field of `ExportTraceServiceRequest`, not decoded any further.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Export {
