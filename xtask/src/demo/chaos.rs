@@ -74,11 +74,17 @@ pub(super) async fn tell(stage: &Stage) -> Result<()> {
     show.progress("", "awaiting that every order is settled …");
     relay.wait_ready().await?;
     let books = books::settled(&stage.system, SETTLE_DEADLINE).await?;
+    let account = books
+        .customers
+        .iter()
+        .find(|account| account.customer_id == grace.customer_id);
+    let reserved = account.map_or(0, |account| account.reserved);
     show.good(
         &since(),
         &format!(
-            "all settled: {} pending; each event once in its stream",
-            books.orders("pending")
+            "no order is pending; {} of {} are reserved for Grace",
+            euros(reserved),
+            euros(GRACE_LIMIT)
         ),
     );
     show.commands("by hand", &by_hand(stage, pid));
@@ -132,10 +138,12 @@ async fn waiting(stage: &Stage) -> Result<usize> {
 }
 
 fn by_hand(stage: &Stage, pid: u32) -> Vec<String> {
-    vec![
-        format!("kill -9 {pid}"),
-        r#"for i in $(seq 20); do cargo xtask request orders.v1.CreateOrder "$BODY" --take order.state; done"#.into(),
-        stage.hand.count(),
-        format!("{}   # runs here until Ctrl-C; count again", stage.hand.start_again(Side::Orders.relay())),
-    ]
+    let ask = r#"cargo xtask request orders.v1.CreateOrder "$BODY" --take order.orderId"#;
+    let mut lines = vec![format!("kill -9 {pid}")];
+    lines.push(stage.hand.body("'$CUSTOMER'", ORDER_CENTS));
+    lines.push(format!("for i in $(seq 20); do {ask}; done"));
+    lines.push(stage.hand.count());
+    lines.push(stage.hand.start_again(Side::Orders.relay()));
+    lines.push(stage.hand.count());
+    lines
 }

@@ -103,12 +103,13 @@ fn write(show: Show, books: &Books) {
             ),
         );
     }
-    show.row("dead", &format!("{} letters", books.dead_letters));
+    let letters = format!("dead letters: {}", books.dead_letters);
     let violations = format!("violations: {}", books.violations.len());
+    show.row("audit", &letters);
     if books.violations.is_empty() {
-        show.good("audit", &violations);
+        show.good("", &violations);
     } else {
-        show.bad("audit", &violations);
+        show.bad("", &violations);
     }
     for violation in books.violations.iter().take(VIOLATIONS_MAX) {
         show.bad("", violation);

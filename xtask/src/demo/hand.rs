@@ -66,6 +66,17 @@ impl Hand {
         format!("sh {}", self.path(&format!("{name}.sh")))
     }
 
+    /// Makes $CUSTOMER in the file of variables this customer.
+    pub(super) fn customer_is(&self, customer_id: &str) -> Result<()> {
+        let path = self.directory.join("env");
+        let line = format!("export CUSTOMER={}\n", quoted(customer_id));
+        fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(line.as_bytes()))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
     /// Makes a customer whose id is in $CUSTOMER afterwards.
     pub(super) fn customer(&self, body: &str) -> Vec<String> {
         vec![
@@ -75,11 +86,16 @@ impl Hand {
         ]
     }
 
+    /// Sets $BODY to the request for an order.
+    pub(super) fn body(&self, customer: &str, cents: i64) -> String {
+        let total = format!(r#""total":{{"minorUnits":{cents},"currency":"EUR"}}"#);
+        format!(r#"BODY='{{"customerId":"{customer}",{total}}}'"#)
+    }
+
     /// Sets $BODY and asks for the order; `every_way` shows the other clients too.
     pub(super) fn order(&self, customer: &str, cents: i64, every_way: bool) -> Vec<String> {
-        let total = format!(r#""total":{{"minorUnits":{cents},"currency":"EUR"}}"#);
         let mut lines = vec![
-            format!(r#"BODY='{{"customerId":"{customer}",{total}}}'"#),
+            self.body(customer, cents),
             r#"cargo xtask request orders.v1.CreateOrder "$BODY""#.into(),
         ];
         if every_way {
@@ -95,12 +111,16 @@ impl Hand {
         lines
     }
 
-    /// Looks at an order.
-    pub(super) fn look(&self, order_id: &str) -> String {
+    /// Lists a customer's orders.
+    pub(super) fn look(&self, customer: &str) -> String {
         if self.has_psql {
-            format!(r#"psql $ORDERS_DB -xc "select * from orders where order_id = '{order_id}'""#)
+            let columns = "order_id, state, cancellation_reason";
+            let id = customer.trim_matches('\'');
+            format!(
+                r#"psql $ORDERS_DB -c "select {columns} from orders where customer_id = '{id}'""#
+            )
         } else {
-            format!(r#"cargo xtask request orders.v1.GetOrder '{{"orderId":"{order_id}"}}'"#)
+            format!(r#"cargo xtask request orders.v1.ListOrders '{{"customerId":"{customer}"}}'"#)
         }
     }
 

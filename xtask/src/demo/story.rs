@@ -25,7 +25,7 @@ struct Ask<'a> {
     door: Door,
     customer: &'a str,
     customer_id: &'a str,
-    /// What a person puts for the customer: the one just made, or the unknown one.
+    /// What a person puts for the customer, within single quotes: the variable, or the unknown one.
     by_hand: &'a str,
     cents: i64,
     /// Why it is to be cancelled; none is to be approved.
@@ -41,6 +41,7 @@ enum Door {
 
 pub(super) async fn tell(stage: &Stage) -> Result<()> {
     let ada = customer(stage, "Ada", ADA_LIMIT).await?;
+    stage.hand.customer_is(&ada.customer_id)?;
     let mut trail = Trail::new(&stage.nats);
     let covered = Ask {
         mark: "a",
@@ -158,7 +159,7 @@ async fn order(stage: &Stage, trail: &mut Trail, ask: &Ask<'_>) -> Result<()> {
         .await
         .with_context(|| format!("step {}", ask.mark))?;
     let mut commands = stage.hand.order(ask.by_hand, ask.cents, ask.mark == "a");
-    commands.push(stage.hand.look(id));
+    commands.push(stage.hand.look(ask.by_hand));
     show.commands("by hand", &commands);
     Ok(())
 }
