@@ -1,16 +1,28 @@
 //! What the Customer Service's answers do to orders: load → decide → store, a batch in one
 //! transaction. The number of statements does not grow with the batch.
+//!
+//! Danger: an answer can come before its order can be seen. Postgres writes a commit to the WAL, where
+//! the relay reads it, a moment before other transactions see it: while the committing process has not
+//! run on yet, and with synchronous replication until the standby has answered. Answers are quick. One
+//! that was dropped for this would leave its order pending for ever (I8).
 
 use std::collections::BTreeSet;
+use std::time::{Duration, UNIX_EPOCH};
 
 use mailbox::consumer::{Failure, Handler};
 use mailbox::inbox::Claimed;
 use mailbox::outbox;
 use tokio_postgres::Transaction;
+use uuid::Uuid;
 
 use crate::api::AGGREGATE;
 use crate::domain::{Answer, Decision, OrderId, Reason, State};
 use crate::{failure, store, wire};
+
+/// An answer of this age is about no order that is still to be seen. Far longer than a commit takes to
+/// be seen, even one that waits for a standby; what it bounds is only how long such an answer is
+/// tried before it goes to the dead letters.
+const VISIBLE_WITHIN: Duration = Duration::from_secs(600);
 
 /// Settles orders by the answers about them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,13 +39,9 @@ impl Handler for Reactions {
         let mut changed = BTreeSet::new();
         let mut appended = Vec::new();
         for (event, (order_id, answer)) in events.iter().zip(answers) {
-            let Some(order) = orders.get_mut(&order_id) else {
-                // An answer follows its order's commit; so the database is an older copy.
-                tracing::warn!(event_id = %event.id, order_id = event.aggregate_id,
-                               event_type = event.event_type, "an answer about an unknown order");
-                count_ignored("unknown", answer);
-                continue;
-            };
+            let order = orders
+                .get_mut(&order_id)
+                .ok_or_else(|| unknown(event, order_id))?;
             let before = order.state;
             let id = order_id.into();
             let told = match order.apply(answer, now) {
@@ -71,6 +79,27 @@ fn read(events: &[Claimed]) -> Result<Vec<(OrderId, Answer)>, Failure> {
     let read = |event: &Claimed| wire::answer(&event.event_type, &event.payload);
     let answers: Result<_, _> = events.iter().map(read).collect();
     answers.map_err(|unreadable: wire::Unreadable| Failure::Definite(unreadable.to_string()))
+}
+
+/// What to do with an answer about an order that is not there.
+fn unknown(event: &Claimed, order_id: OrderId) -> Failure {
+    metrics::counter!("order_reactions_unknown_order_total", "event" => event.event_type.clone())
+        .increment(1);
+    let order_id = Uuid::from(order_id);
+    if age(event.id).is_some_and(|age| age < VISIBLE_WITHIN) {
+        let why = format!("order {order_id} cannot be seen yet");
+        return Failure::Transient(why.into());
+    }
+    Failure::Definite(format!(
+        "there is no order {order_id}; was the database restored to an earlier point?"
+    ))
+}
+
+/// The time since a UUIDv7 was drawn, zero by a clock that is behind; none of another kind of UUID.
+fn age(id: Uuid) -> Option<Duration> {
+    let (seconds, nanos) = id.get_timestamp()?.to_unix();
+    let drawn = UNIX_EPOCH + Duration::new(seconds, nanos);
+    Some(drawn.elapsed().unwrap_or_default())
 }
 
 // Counted before the commit: a batch that is rolled back and applied again counts twice.
