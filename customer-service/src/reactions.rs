@@ -1,8 +1,9 @@
 //! What `OrderCreated` does to customers' credit: load → decide → store, a batch in one transaction.
 //! The number of statements does not grow with the batch.
 //!
-//! Danger: the reservations must be read after the customers' rows are locked. Read before, they may
-//! miss what another transaction, for which the lock waited, has just reserved for the same order.
+//! Danger: the reservations are read after the customers' rows are locked. Read before, they would
+//! miss what the transaction that the lock waited for has just reserved for the same order; only the
+//! key of `reservations` would then stand between that order and a second answer.
 
 use std::collections::BTreeMap;
 

@@ -163,7 +163,7 @@ pub async fn lock_accounts(
 }
 
 /// Reads the reservations that the orders have. To be called when `lock_accounts` has returned, or
-/// it may miss one that another transaction made while this one waited. One statement, whatever the
+/// it misses those that another transaction made while this one waited. One statement, whatever the
 /// count.
 pub async fn reservations(
     tx: &Transaction<'_>,

@@ -1,5 +1,7 @@
 //! The Customer Service on a real Postgres: what its statements, locks and constraints promise.
 
+#![allow(clippy::unwrap_used)]
+
 mod api;
 mod reactions;
 mod support;

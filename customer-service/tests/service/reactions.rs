@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use deadpool_postgres::Pool;
 use harness::{Postgres, eventually};
 use mailbox::consumer::Failure;
 use mailbox::inbox::Delivery;
@@ -37,8 +38,23 @@ async fn backend(client: &tokio_postgres::Client) -> i32 {
     row.unwrap().get(0)
 }
 
-/// Awaits that the backend `waiting` waits for a lock that the backend `holder` has.
-async fn blocked(observer: &tokio_postgres::Client, waiting: i32, holder: i32) {
+/// Handles `first` in one transaction and `second` in another, which must be seen waiting for the
+/// first; commits both, and gives what became of `second`.
+async fn overlap(pool: &Pool, first: Delivery, second: Delivery) -> Result<(), Failure> {
+    let mut a = pool.get().await.unwrap();
+    let holder = backend(&a).await;
+    let tx = a.transaction().await.unwrap();
+    handle(&tx, vec![first]).await.unwrap();
+
+    let mut b = pool.get().await.unwrap();
+    let waiting = backend(&b).await;
+    let late = tokio::spawn(async move {
+        let tx = b.transaction().await.unwrap();
+        handle(&tx, vec![second]).await?;
+        tx.commit().await.unwrap();
+        Ok(())
+    });
+    let observer = pool.get().await.unwrap();
     eventually("the second transaction to wait", DEADLINE, async || {
         let sql = "SELECT $1 = ANY (pg_blocking_pids($2))";
         let row = observer.query_one(sql, &[&holder, &waiting]).await?;
@@ -46,6 +62,8 @@ async fn blocked(observer: &tokio_postgres::Client, waiting: i32, holder: i32) {
     })
     .await
     .unwrap();
+    tx.commit().await.unwrap();
+    late.await.unwrap()
 }
 
 #[tokio::test]
@@ -113,25 +131,10 @@ async fn reserving_waits_for_the_customers_row_lock() {
     let id = customer(&pool, 100).await.customer_id;
     let (first, second) = (usd(&id, 60), usd(&id, 60));
 
-    let mut a = pool.get().await.unwrap();
-    let holder = backend(&a).await;
-    let tx = a.transaction().await.unwrap();
-    handle(&tx, vec![delivery(&first)]).await.unwrap();
+    let outcome = overlap(&pool, delivery(&first), delivery(&second)).await;
 
-    let mut b = pool.get().await.unwrap();
-    let waiting = backend(&b).await;
-    let event = delivery(&second);
-    let late = tokio::spawn(async move {
-        let tx = b.transaction().await.unwrap();
-        handle(&tx, vec![event]).await?;
-        tx.commit().await.unwrap();
-        Ok::<_, Failure>(())
-    });
+    outcome.unwrap();
     let client = pool.get().await.unwrap();
-    blocked(&client, waiting, holder).await;
-    tx.commit().await.unwrap();
-
-    late.await.unwrap().unwrap();
     assert_eq!(reserved(&client, &id).await, 60);
     assert_eq!(events::<CreditReserved>(&client).await.len(), 1);
     assert_eq!(
@@ -206,31 +209,31 @@ async fn an_order_that_was_refused_stays_refused() {
 }
 
 #[tokio::test]
+async fn two_deliveries_at_once_reserve_once() {
+    let pool = database().await;
+    let id = customer(&pool, 100).await.customer_id;
+    let asked = usd(&id, 30);
+
+    let outcome = overlap(&pool, delivery(&asked), delivery(&asked)).await;
+
+    outcome.unwrap();
+    let client = pool.get().await.unwrap();
+    assert_eq!(reserved(&client, &id).await, 30);
+    assert_eq!(events::<CreditReserved>(&client).await.len(), 1);
+}
+
+#[tokio::test]
 async fn two_deliveries_at_once_answer_an_unknown_customers_order_once() {
     // There is no customer's row to lock, so the reservation's key must do.
     let pool = database().await;
     let asked = usd(&Uuid::now_v7().to_string(), 30);
     let again = delivery(&asked);
 
-    let mut a = pool.get().await.unwrap();
-    let holder = backend(&a).await;
-    let tx = a.transaction().await.unwrap();
-    handle(&tx, vec![delivery(&asked)]).await.unwrap();
+    let outcome = overlap(&pool, delivery(&asked), again.clone()).await;
 
-    let mut b = pool.get().await.unwrap();
-    let waiting = backend(&b).await;
-    let event = again.clone();
-    let late = tokio::spawn(async move {
-        let tx = b.transaction().await.unwrap();
-        handle(&tx, vec![event]).await
-    });
-    let client = pool.get().await.unwrap();
-    blocked(&client, waiting, holder).await;
-    tx.commit().await.unwrap();
-
-    let failed = late.await.unwrap();
-    assert!(matches!(failed, Err(Failure::Transient(_))), "{failed:?}");
+    assert!(matches!(outcome, Err(Failure::Transient(_))), "{outcome:?}");
     apply(&pool, vec![again]).await.unwrap();
+    let client = pool.get().await.unwrap();
     assert_eq!(events::<CustomerNotFound>(&client).await.len(), 1);
     assert_eq!(count(&client, "reservations").await, 1);
 }
@@ -265,15 +268,11 @@ async fn the_number_of_statements_does_not_grow_with_the_batch() {
     let one = statements(postgres().await, &pool, batch(1)).await;
     let many = statements(postgres().await, &pool, batch(200)).await;
     assert_eq!(one, many);
-    assert!(one <= 10, "{one} statements for one event");
+    assert!((5..=10).contains(&one), "{one} statements for one event");
 }
 
 /// How many statements the server executes to apply a batch, by its log.
-async fn statements(
-    postgres: &Postgres,
-    pool: &deadpool_postgres::Pool,
-    batch: Vec<Delivery>,
-) -> usize {
+async fn statements(postgres: &Postgres, pool: &Pool, batch: Vec<Delivery>) -> usize {
     let mut client = pool.get().await.unwrap();
     let backend = format!("[{}]", backend(&client).await);
     let logged = || {
