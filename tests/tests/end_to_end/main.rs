@@ -1,10 +1,16 @@
 //! The whole system, end to end: both services and both relays as processes, a Postgres with both
 //! databases and a nats-server. One program, so that its tests run side by side.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)] // The test harness shows it with a failure.
+
 mod client;
+mod crash;
 mod credit;
 mod events;
 mod foreign;
+mod idle;
+mod load;
+mod redelivery;
 mod refusals;
 mod saga;
 mod shared;
