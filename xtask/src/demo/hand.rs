@@ -1,6 +1,6 @@
 //! The commands that a person can repeat, and the files that make them short.
 //!
-//! `env` sets the addresses, and puts the folder of Postgres's programs at the end of the PATH;
+//! `env` sets the addresses, and puts the folder of Postgres's programs on the PATH;
 //! `<process>.sh` starts a process again as the demo had started it. Both hold the password of the
 //! private database: they are readable by their owner alone.
 
@@ -37,7 +37,7 @@ impl Hand {
             lines.push_str(&format!("export {name}={}\n", quoted(&value)));
         }
         lines.push_str(&format!(
-            "export PATH=\"$PATH\":{}\n",
+            "export PATH={}:\"$PATH\"\n",
             quoted(&bin.to_string_lossy())
         ));
         private(&directory.join("env"), &lines)?;

@@ -11,12 +11,10 @@ use crate::shell;
 
 /// Finds or fetches Postgres and nats-server.
 pub(super) async fn servers(show: Show) -> Result<()> {
-    show.progress(
-        "servers",
-        "looking for Postgres and nats-server, or fetching them …",
-    );
+    // Whole lines: a fetch says so on standard error.
+    show.row("servers", "found on this machine, or fetched once");
     let postgres = tokio::task::spawn_blocking(harness::tools::postgres_bin).await??;
-    show.row("servers", &found("Postgres", &postgres));
+    show.row("", &found("Postgres", &postgres));
     let nats = tokio::task::spawn_blocking(harness::tools::nats_server).await??;
     show.row("", &found("nats-server", &nats));
     Ok(())
