@@ -9,8 +9,6 @@
 //! The lasting slot appears only once the copy is complete: a crash in between leaves nothing but a
 //! stream that has some of the rows, which the next attempt finds there and leaves out (I5).
 
-use std::collections::VecDeque;
-
 use async_nats::{
     Client as Nats,
     jetstream::{
@@ -20,13 +18,15 @@ use async_nats::{
 };
 use futures_util::StreamExt as _;
 use mailbox::envelope::{self, Position};
-use tokio_postgres::{Client, Row, Transaction};
+use tokio_postgres::{Client, Row, Transaction, types::ToSql};
 
 use crate::{
     config::Config,
     error::{Error, Result},
-    publish::Appender,
+    history,
+    publish::{Appender, Limits},
     record::{Columns, Record},
+    slot::{self, Slot},
     stream::{Truth, read_truth},
     wal::{Connection, Snapshot, System},
     window::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX},
@@ -38,6 +38,11 @@ const PRESENT: &str = "CREATE TEMPORARY TABLE present (id text PRIMARY KEY) ON C
 
 const ADD_PRESENT: &str = "INSERT INTO present SELECT unnest($1::text[]) ON CONFLICT DO NOTHING";
 
+const KEEP_SLOT: &str = "\
+    SELECT pg_copy_logical_replication_slot(slot_name, $2::text::name, false) \
+    FROM pg_replication_slots \
+    WHERE slot_name = $1::text::name AND temporary AND confirmed_flush_lsn = $3";
+
 const PAYLOAD_AND_HEADERS: &str = "\
     SELECT coalesce(bool_or(attname = 'payload' AND atttypid = 'bytea'::regtype), false), \
            coalesce(bool_or(attname = 'headers'), false) \
@@ -46,30 +51,50 @@ const PAYLOAD_AND_HEADERS: &str = "\
 /// Publishes the outbox's rows that the stream lacks, and creates the slot behind them.
 ///
 /// # Errors
-/// [`Error::SlotHeld`] while another relay does the same.
-pub async fn backfill(
-    config: &Config,
-    mut connection: Connection,
-    system: System,
-    sql: &mut Client,
-    nats: &Nats,
-) -> Result<()> {
-    let slot = &config.source.slot;
-    let temporary = format!("{slot}_backfill");
+/// [`Error::Transient`] while another relay does the same.
+pub async fn backfill(config: &Config, sql: &mut Client, nats: &Nats) -> Result<()> {
+    let source = &config.source;
+    let database = source.database_url.config().map_err(Error::definite)?;
+    let mut connection = Connection::open(&database, source.wal_sender_timeout()).await?;
+    let system = connection.identify_system().await?;
+    let temporary = format!("{}_backfill", source.slot);
+    // Its name is the lock: one relay copies at a time.
     let snapshot = match connection.create_temporary_slot(&temporary).await {
-        // duplicate_object: another relay's copy is under way.
-        Err(Error::Definite(text)) if text.contains("42710") => return Err(Error::SlotHeld(text)),
+        Err(Error::AlreadyExists(_)) => {
+            return Err(Error::Transient(format!(
+                "{DURING}: another relay is at it"
+            )));
+        }
         created => created?,
     };
-    tracing::info!(slot, consistent_point = %snapshot.consistent_point, "there is no slot yet: publishing what stands in the outbox");
+    // Another one may have been ready between the look and the lock.
+    if slot::find(sql, &source.slot).await? == Slot::Ready {
+        return Err(Error::SlotHeld(format!(
+            "slot {} was just created",
+            source.slot
+        )));
+    }
+    tracing::info!(slot = source.slot, consistent_point = %snapshot.consistent_point, "there is no slot yet: publishing what stands in the outbox");
     let truth = read_truth(nats, &config.stream).await?;
+    if let Some(last) = &truth.last {
+        history::check(last, system, snapshot.consistent_point, &truth.stream)?;
+    }
     let count = copy(config, system, &snapshot, sql, nats, &truth).await?;
 
-    let create =
-        "SELECT FROM pg_copy_logical_replication_slot($1::text::name, $2::text::name, false)";
-    let created = sql.query_one(create, &[&temporary, slot]).await;
-    created.map_err(|e| Error::sql("create the replication slot", &e))?;
-    tracing::info!(slot, count, "the slot stands behind the outbox's rows");
+    // Only this very slot: had the connection died, the name could be another relay's by now.
+    let names: [&(dyn ToSql + Sync); 3] = [&temporary, &source.slot, &snapshot.consistent_point];
+    let created = sql.query_opt(KEEP_SLOT, &names).await;
+    let created = created.map_err(|e| Error::sql("create the replication slot", &e))?;
+    if created.is_none() {
+        return Err(Error::Transient(format!(
+            "{DURING}: the temporary slot was lost"
+        )));
+    }
+    tracing::info!(
+        slot = source.slot,
+        count,
+        "the slot stands behind the outbox's rows"
+    );
     // The temporary slot ends with its connection.
     drop(connection);
     Ok(())
@@ -91,7 +116,13 @@ async fn copy(
     execute(&transaction, PRESENT).await?;
     note_present(&transaction, nats, truth).await?;
 
-    let query = missing_rows(&transaction, config).await?;
+    let table = config.source.table.quoted();
+    let (payload, headers) = expressions(&transaction, &table).await?;
+    let query = format!(
+        "SELECT id::text, aggregatetype::text, aggregateid::text, type::text, {payload}, {headers} \
+         FROM {table} o WHERE NOT EXISTS (SELECT FROM present p WHERE p.id = o.id::text) \
+         ORDER BY o.id"
+    );
     let statement = transaction
         .prepare(&query)
         .await
@@ -100,16 +131,18 @@ async fn copy(
         .bind(&statement, &[])
         .await
         .map_err(|e| Error::sql(DURING, &e))?;
+    let rows_max = rows_at_a_time(&transaction, &table, payload).await?;
     let mut appender = Appender::after(nats.clone(), truth);
+    let limits = Limits::of(nats, truth);
     let mut count = 0;
     loop {
-        let rows = transaction.query_portal(&portal, ROWS_MAX).await;
+        let rows = transaction.query_portal(&portal, rows_max).await;
         let rows = rows.map_err(|e| Error::sql(DURING, &e))?;
         if rows.is_empty() {
             break;
         }
-        let mut records = VecDeque::with_capacity(rows.len());
-        for row in &rows {
+        let mut records = Vec::with_capacity(rows.len());
+        for row in rows {
             let position = Position {
                 system: system.id,
                 timeline: system.timeline,
@@ -117,12 +150,14 @@ async fn copy(
                 lsn: u64::from(snapshot.consistent_point) - 1,
                 index: u32::try_from(count).map_err(|_| too_many())?,
             };
-            records.push_back(record(row, position, config)?);
+            let record = record(&row, position, config)?;
+            limits
+                .check(&record)
+                .map_err(|why| unpublishable(record.id(), &why, config))?;
+            records.push(record);
             count += 1;
         }
-        while !records.is_empty() {
-            appender.append(next_batch(&mut records)).await?;
-        }
+        appender.append(records).await?;
     }
     transaction
         .commit()
@@ -131,24 +166,22 @@ async fn copy(
     Ok(count)
 }
 
-/// Rows asked of Postgres at a time.
-const ROWS_MAX: i32 = 500;
-const _: () = assert!(ROWS_MAX as usize <= BATCH_RECORDS_MAX);
-
-fn next_batch(records: &mut VecDeque<Record>) -> Vec<Record> {
-    let mut bytes = 0;
-    let fits = |record: &&Record| {
-        bytes += record.bytes();
-        bytes <= BATCH_BYTES_MAX
-    };
-    let count = records.iter().take_while(fits).count().max(1);
-    records.drain(..count).collect()
+/// As many rows as surely fit in one append, whatever their size (I12).
+async fn rows_at_a_time(transaction: &Transaction<'_>, table: &str, payload: &str) -> Result<i32> {
+    let largest = format!("SELECT coalesce(max(octet_length({payload})), 0)::bigint FROM {table}");
+    let row = transaction.query_one(&largest, &[]).await;
+    let largest: i64 = row
+        .and_then(|row| row.try_get(0))
+        .map_err(|e| Error::sql(DURING, &e))?;
+    let largest = usize::try_from(largest).unwrap_or(usize::MAX).max(1);
+    let rows = (BATCH_BYTES_MAX / largest).clamp(1, BATCH_RECORDS_MAX);
+    Ok(i32::try_from(rows).unwrap_or(1))
 }
 
 /// Notes the ids of all events that the stream holds, in a table that ends with the transaction: the
 /// relay's own memory stays small (I12).
 async fn note_present(transaction: &Transaction<'_>, nats: &Nats, truth: &Truth) -> Result<()> {
-    if truth.last_position.is_none() {
+    if truth.last.is_none() {
         return Ok(());
     }
     let jetstream = jetstream::new(nats.clone());
@@ -168,28 +201,31 @@ async fn note_present(transaction: &Transaction<'_>, nats: &Nats, truth: &Truth)
         .map_err(|e| Error::transient(during, &e))?;
     let mut chunks = messages.ready_chunks(BATCH_RECORDS_MAX);
     while let Some(chunk) = chunks.next().await {
-        let (mut ids, mut last) = (Vec::with_capacity(chunk.len()), 0);
+        let (mut ids, mut pending) = (Vec::with_capacity(chunk.len()), 0);
         for message in chunk {
             let message = message.map_err(|e| Error::transient(during, &e))?;
             let headers = message.headers.as_ref();
             let id = headers.and_then(|headers| headers.get(envelope::EVENT_ID));
             ids.extend(id.map(ToString::to_string));
-            last = message
+            let info = message
                 .info()
-                .map_err(|e| Error::Transient(e.to_string()))?
-                .stream_sequence;
+                .map_err(|e| Error::Transient(e.to_string()))?;
+            pending = info.pending;
         }
         let added = transaction.execute(ADD_PRESENT, &[&ids]).await;
         added.map_err(|e| Error::sql(during, &e))?;
-        if last >= truth.last_sequence {
+        if pending == 0 {
             break;
         }
     }
     Ok(())
 }
 
-async fn missing_rows(transaction: &Transaction<'_>, config: &Config) -> Result<String> {
-    let table = config.source.table.quoted();
+/// How payload (as bytea) and headers (as jsonb) are read from this table.
+async fn expressions(
+    transaction: &Transaction<'_>,
+    table: &str,
+) -> Result<(&'static str, &'static str)> {
     let row = transaction.query_one(PAYLOAD_AND_HEADERS, &[&table]).await;
     let row = row.map_err(|e| Error::sql(DURING, &e))?;
     let flag = |at: usize| {
@@ -206,11 +242,7 @@ async fn missing_rows(transaction: &Transaction<'_>, config: &Config) -> Result<
     } else {
         "NULL::jsonb"
     };
-    Ok(format!(
-        "SELECT id::text, aggregatetype::text, aggregateid::text, type::text, {payload}, {headers} \
-         FROM {table} o WHERE NOT EXISTS (SELECT FROM present p WHERE p.id = o.id::text) \
-         ORDER BY o.id"
-    ))
+    Ok((payload, headers))
 }
 
 fn record(row: &Row, position: Position, config: &Config) -> Result<Record> {
@@ -226,7 +258,14 @@ fn record(row: &Row, position: Position, config: &Config) -> Result<Record> {
     let extra = headers.map(crate::record::headers_of).unwrap_or_default();
     let payload = payload.to_vec().into();
     Record::new(&columns, payload, &extra, position, &config.subject)
-        .map_err(|e| Error::Definite(format!("event {}: {e}", columns.id)))
+        .map_err(|error| unpublishable(columns.id, &error.to_string(), config))
+}
+
+fn unpublishable(id: &str, why: &str, config: &Config) -> Error {
+    Error::Definite(format!(
+        "event {id} in {} cannot be published: {why}. Or update or delete its row",
+        config.source.table.quoted()
+    ))
 }
 
 fn unreadable(row: &Row, error: &tokio_postgres::Error) -> Error {

@@ -1,7 +1,9 @@
 //! Two kinds of failure, kept apart by the type: *definite*, which waits for somebody to act and says
 //! how, and *transient*, which the relay mends by itself by starting over from the stream's truth.
 
-use std::{error::Error as StdError, fmt::Display, io};
+use std::{error::Error as StdError, fmt::Display, io, time::Duration};
+
+use tokio::time::timeout;
 
 /// Why a session of the relay ended.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +17,9 @@ pub enum Error {
     /// Another relay holds the slot; this one waits as its standby.
     #[error("the replication slot is held by another relay: {0}")]
     SlotHeld(String),
+    /// Somebody else was quicker to create something.
+    #[error("{0}")]
+    AlreadyExists(String),
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -45,8 +50,10 @@ impl Error {
         match code {
             // object_in_use: the slot has an active walsender.
             "55006" => Self::SlotHeld(message.to_owned()),
-            // Wrong password, missing right, missing object, unusable slot or setting: all need hands.
-            "55000" => Self::Definite(text),
+            "42710" => Self::AlreadyExists(text),
+            // Unusable slot; no slot left; WAL that is gone: all need hands.
+            "55000" | "53400" | "58P01" => Self::Definite(text),
+            // Wrong password, missing right, missing object.
             _ if code.starts_with("28") || code.starts_with("42") || code.starts_with("3D") => {
                 Self::Definite(text)
             }
@@ -57,9 +64,26 @@ impl Error {
     /// The same, from the SQL connection.
     pub fn sql(during: &str, error: &tokio_postgres::Error) -> Self {
         match error.as_db_error() {
-            Some(db) => Self::postgres(during, db.code().code(), db.message()),
+            Some(db) => {
+                let hint = db.hint().map(|hint| format!(" ({hint})"));
+                let message = format!("{}{}", db.message(), hint.unwrap_or_default());
+                Self::postgres(during, db.code().code(), &message)
+            }
             None => Self::transient(during, error),
         }
+    }
+
+    /// `work`, or a transient failure when it takes longer than `limit`.
+    pub async fn within<T>(
+        during: &str,
+        limit: Duration,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        timeout(limit, work).await.unwrap_or_else(|_| {
+            Err(Self::Transient(format!(
+                "{during}: no answer within {limit:?}"
+            )))
+        })
     }
 
     pub fn io(during: &str, error: &io::Error) -> Self {

@@ -13,6 +13,8 @@ pub mod pgoutput;
 pub mod record;
 pub mod subject;
 
+pub mod history;
+pub mod intake;
 pub mod window;
 
 pub mod publish;

@@ -21,7 +21,6 @@ pub enum Message<'a> {
     },
     /// It ends; the next one commits at `end_lsn` or later.
     Commit {
-        commit_lsn: PgLsn,
         end_lsn: PgLsn,
     },
     /// A table's columns, before its first row and after each change of them.
@@ -67,15 +66,6 @@ pub struct Tuple<'a> {
 }
 
 impl<'a> Tuple<'a> {
-    /// How many columns the row has.
-    pub fn len(&self) -> usize {
-        usize::from(self.count)
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
     /// The values in the order of the relation's columns; at most one error, as the last.
     pub fn values(&self) -> impl Iterator<Item = Result<Value<'a>>> + use<'a> {
         let mut bytes = Bytes(self.values);
@@ -100,8 +90,8 @@ pub fn decode(message: &[u8]) -> Result<Message<'_>> {
         }),
         b'C' => {
             let _flags = bytes.u8()?;
+            let _commit_lsn = bytes.lsn()?;
             Ok(Message::Commit {
-                commit_lsn: bytes.lsn()?,
                 end_lsn: bytes.lsn()?,
             })
         }

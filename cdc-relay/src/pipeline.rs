@@ -1,7 +1,7 @@
 //! One session's work: three futures in one task, so that nothing is handed between threads.
 //!
 //! ```text
-//! read    WAL ──decode──▶ window           holds when the window is full
+//! read    WAL ──intake──▶ window           holds when the window is full
 //! append  window ──batch──▶ JetStream      one append in flight
 //! report  ledger ──status──▶ Postgres      by the clock, whatever the other two wait for
 //! ```
@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use mailbox::envelope::Position;
 use metrics::{counter, gauge};
 use tokio::{
     sync::Notify,
@@ -22,14 +21,11 @@ use tokio_postgres::types::PgLsn;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Source, Table},
     error::{Error, Result},
-    pgoutput::{self, Message, Relation, Tuple},
+    intake::{Intake, Taken},
     progress::Progress,
     publish::Appender,
-    record::Mapping,
-    subject::Template,
-    wal::{Event, System, WalReader, WalWriter},
+    wal::{Event, WalReader, WalWriter},
     window::Window,
 };
 
@@ -41,12 +37,7 @@ const REPORT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A session's shared state.
 #[derive(Debug)]
-pub struct Pipeline<'a> {
-    source: &'a Source,
-    template: &'a Template,
-    system: System,
-    /// The last event that the stream held when the session began; what is not after it is there.
-    stored: Option<Position>,
+pub struct Pipeline {
     window: Window,
     progress: Mutex<Progress>,
     /// The ledger moved, or Postgres asks for a status.
@@ -55,27 +46,20 @@ pub struct Pipeline<'a> {
     drained: CancellationToken,
 }
 
-impl<'a> Pipeline<'a> {
-    pub fn new(
-        source: &'a Source,
-        template: &'a Template,
-        system: System,
-        stored: Option<Position>,
-        confirmed: PgLsn,
-    ) -> Self {
+impl Pipeline {
+    /// Goes on from what the slot has `confirmed`; until it `is_proven` that the stream belongs to
+    /// this WAL, nothing more is confirmed.
+    pub fn new(confirmed: PgLsn, is_proven: bool) -> Self {
         Self {
-            source,
-            template,
-            system,
-            stored,
             window: Window::default(),
-            progress: Mutex::new(Progress::resume(confirmed)),
+            progress: Mutex::new(Progress::resume(confirmed, is_proven)),
             report_due: Notify::new(),
             drained: CancellationToken::new(),
         }
     }
 
-    /// Runs until `stop`, then drains what was gathered, confirms it and ends the stream in order.
+    /// Runs until `stop`, then drains what was gathered, confirms it and ends the stream in order. So
+    /// it does at a row that cannot be published: what was committed before it is not held up.
     ///
     /// # Errors
     /// The first failure of the three; what was in flight is then found out from the stream.
@@ -83,28 +67,35 @@ impl<'a> Pipeline<'a> {
         &self,
         reader: WalReader,
         mut writer: WalWriter,
+        mut intake: Intake<'_>,
         appender: &mut Appender,
         stop: &CancellationToken,
     ) -> Result<()> {
-        let (reader, (), ()) = tokio::try_join!(
-            self.read(reader, stop),
+        let ((reader, ended), (), ()) = tokio::try_join!(
+            self.read(reader, &mut intake, stop),
             self.append(appender),
             self.report(&mut writer),
         )?;
         reader.finish().await;
-        Ok(())
+        ended
     }
 
-    async fn read(&self, mut reader: WalReader, stop: &CancellationToken) -> Result<WalReader> {
-        let mut decoder = Decoder::default();
+    /// Reads until `stop` or a definite failure, which is returned beside the reader.
+    async fn read(
+        &self,
+        mut reader: WalReader,
+        intake: &mut Intake<'_>,
+        stop: &CancellationToken,
+    ) -> Result<(WalReader, Result<()>)> {
         let reading = async {
             loop {
                 match reader.next().await? {
-                    Event::Data(message) => self.take(&mut decoder, &message).await?,
+                    Event::Data(message) => self.take(intake.take(&message)?, intake).await,
                     Event::Keepalive {
                         wal_end,
                         reply_requested,
                     } => {
+                        intake.resume().sent(wal_end)?;
                         self.ledger().confirm_idle(wal_end);
                         if reply_requested {
                             self.report_due.notify_one();
@@ -113,62 +104,36 @@ impl<'a> Pipeline<'a> {
                 }
             }
         };
-        let ended: Result<()> = tokio::select! {
+        let ended = tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
             ended = reading => ended,
         };
-        self.window.close();
-        ended.map(|()| reader)
+        match ended {
+            Err(error) if !matches!(error, Error::Definite(_)) => Err(error),
+            ended => {
+                self.window.close();
+                Ok((reader, ended))
+            }
+        }
     }
 
-    async fn take(&self, decoder: &mut Decoder, message: &[u8]) -> Result<()> {
-        match pgoutput::decode(message).map_err(Error::definite)? {
-            Message::Begin { commit_lsn } => {
-                self.ledger().begin();
-                decoder.begin(commit_lsn);
+    async fn take(&self, taken: Taken, intake: &Intake<'_>) {
+        match taken {
+            Taken::Begin => self.ledger().begin(),
+            Taken::Event(record) => self.window.push(record).await,
+            Taken::Stored => {
+                counter!("cdc_relay_resumed_total").increment(1);
+                if intake.resume().is_proven() {
+                    self.ledger().prove();
+                }
             }
-            Message::Relation(relation) => decoder.relation(&relation, &self.source.table)?,
-            Message::Insert { relation, tuple } => {
-                self.take_row(decoder, relation, &tuple).await?;
+            Taken::Commit(end) => {
+                self.ledger().received(end);
+                self.window.commit(end).await;
             }
-            Message::Commit { end_lsn, .. } => {
-                self.ledger().received(end_lsn);
-                self.window.commit(end_lsn).await;
-            }
-            Message::Other(_) => {}
+            Taken::Other => {}
         }
-        Ok(())
-    }
-
-    async fn take_row(
-        &self,
-        decoder: &mut Decoder,
-        relation: u32,
-        tuple: &Tuple<'_>,
-    ) -> Result<()> {
-        let Some((mapping, commit_lsn, index)) = decoder.row(relation) else {
-            return Ok(());
-        };
-        let position = Position {
-            system: self.system.id,
-            timeline: self.system.timeline,
-            lsn: commit_lsn.into(),
-            index,
-        };
-        if self.stored.is_some_and(|stored| position <= stored) {
-            counter!("cdc_relay_resumed_total").increment(1);
-            return Ok(());
-        }
-        let record = mapping
-            .record(tuple, position, self.template)
-            .map_err(|error| {
-                Error::Definite(format!(
-                    "the outbox row at {position} cannot be published: {error}"
-                ))
-            })?;
-        self.window.push(record).await;
-        Ok(())
     }
 
     async fn append(&self, appender: &mut Appender) -> Result<()> {
@@ -192,18 +157,19 @@ impl<'a> Pipeline<'a> {
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut drained = pin!(self.drained.cancelled());
         loop {
-            let last = tokio::select! {
-                () = &mut drained => true,
-                _ = clock.tick() => false,
-                () = self.report_due.notified() => false,
+            // By the clock it asks for an answer: a server that says nothing is gone.
+            let (last, ask) = tokio::select! {
+                () = &mut drained => (true, false),
+                _ = clock.tick() => (false, true),
+                () = self.report_due.notified() => (false, false),
             };
             let (confirmed, lag) = {
                 let ledger = self.ledger();
                 (ledger.confirmable(), ledger.lag_bytes())
             };
             gauge!("cdc_relay_lag_bytes").set(lag as f64);
-            gauge!("cdc_relay_window_entries").set(self.window.len() as f64);
-            writer.report(confirmed).await?;
+            gauge!("cdc_relay_window_entries").set(self.window.waiting() as f64);
+            writer.report(confirmed, ask).await?;
             if last {
                 return writer.finish().await;
             }
@@ -212,62 +178,7 @@ impl<'a> Pipeline<'a> {
     }
 
     fn ledger(&self) -> MutexGuard<'_, Progress> {
-        // A panic inside the ledger is a broken invariant: it must not be used again.
+        // One task holds it, never across a wait: a panic in it has ended that task.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Where the decoder stands in the WAL.
-#[derive(Debug)]
-struct Decoder {
-    outbox: Option<(u32, Mapping)>,
-    commit_lsn: PgLsn,
-    /// Rows of the outbox so far in this transaction.
-    index: u32,
-}
-
-impl Default for Decoder {
-    fn default() -> Self {
-        Self {
-            outbox: None,
-            commit_lsn: PgLsn::from(0),
-            index: 0,
-        }
-    }
-}
-
-impl Decoder {
-    fn begin(&mut self, commit_lsn: PgLsn) {
-        self.commit_lsn = commit_lsn;
-        self.index = 0;
-    }
-
-    fn relation(&mut self, relation: &Relation<'_>, table: &Table) -> Result<()> {
-        if relation.schema == table.schema && relation.name == table.name {
-            let mapping = Mapping::of(relation).map_err(|error| {
-                Error::Definite(format!("table {} is no outbox: {error}", table.quoted()))
-            })?;
-            self.outbox = Some((relation.id, mapping));
-        } else if self
-            .outbox
-            .as_ref()
-            .is_some_and(|(id, _)| *id == relation.id)
-        {
-            // The outbox was renamed away: its rows are another table's now.
-            self.outbox = None;
-        }
-        Ok(())
-    }
-
-    /// Counts a row of the outbox: how to read it, its commit, its place in the transaction. `None`
-    /// for a row of another table.
-    fn row(&mut self, relation: u32) -> Option<(&Mapping, PgLsn, u32)> {
-        let (id, mapping) = self.outbox.as_ref()?;
-        if *id != relation {
-            return None;
-        }
-        let index = self.index;
-        self.index += 1;
-        Some((mapping, self.commit_lsn, index))
     }
 }

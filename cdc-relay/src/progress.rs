@@ -17,6 +17,8 @@ pub struct Progress {
     received: PgLsn,
     published: PgLsn,
     acknowledged: PgLsn,
+    /// Where the session began, as long as nothing may be confirmed past it.
+    held: Option<PgLsn>,
     /// A transaction has begun and not ended: its rows may be on their way.
     open: bool,
     /// The furthest that the server has said it has sent; only lag is measured by it.
@@ -24,15 +26,22 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A new session; `confirmed` is what the slot has confirmed already.
-    pub fn resume(confirmed: PgLsn) -> Self {
+    /// A new session; `confirmed` is what the slot has confirmed already. Unless it `is_proven` that
+    /// the stream belongs to this WAL, nothing more is confirmed before [`Self::prove`].
+    pub fn resume(confirmed: PgLsn, is_proven: bool) -> Self {
         Self {
+            held: (!is_proven).then_some(confirmed),
             received: confirmed,
             published: confirmed,
             acknowledged: confirmed,
             open: false,
             wal_end: confirmed,
         }
+    }
+
+    /// The stream is known to belong to this WAL.
+    pub fn prove(&mut self) {
+        self.held = None;
     }
 
     /// A transaction begins to arrive.
@@ -100,7 +109,7 @@ impl Progress {
 
     /// What Postgres may be told to forget (I2).
     pub fn confirmable(&self) -> PgLsn {
-        self.acknowledged
+        self.held.unwrap_or(self.acknowledged)
     }
 
     /// Bytes of WAL between what the server has sent and what may be confirmed.
@@ -119,7 +128,7 @@ mod tests {
 
     #[test]
     fn only_what_is_acknowledged_may_be_confirmed() {
-        let mut progress = Progress::resume(lsn(10));
+        let mut progress = Progress::resume(lsn(10), true);
         progress.begin();
         progress.received(lsn(20));
         assert_eq!(progress.confirmable(), lsn(10));
@@ -131,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_keepalive_confirms_only_with_nothing_in_flight() {
-        let mut progress = Progress::resume(lsn(10));
+        let mut progress = Progress::resume(lsn(10), true);
         progress.confirm_idle(lsn(15));
         assert_eq!(progress.confirmable(), lsn(15));
         progress.begin();
@@ -147,8 +156,21 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_confirmed_while_the_streams_history_is_in_doubt() {
+        let mut progress = Progress::resume(lsn(10), false);
+        progress.begin();
+        progress.received(lsn(20));
+        progress.published(lsn(20));
+        progress.acknowledged(lsn(20));
+        progress.confirm_idle(lsn(30));
+        assert_eq!(progress.confirmable(), lsn(10));
+        progress.prove();
+        assert_eq!(progress.confirmable(), lsn(30));
+    }
+
+    #[test]
     fn an_old_keepalive_does_not_go_back() {
-        let mut progress = Progress::resume(lsn(10));
+        let mut progress = Progress::resume(lsn(10), true);
         progress.confirm_idle(lsn(5));
         assert_eq!(progress.confirmable(), lsn(10));
     }
@@ -156,7 +178,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "before it was published")]
     fn an_acknowledgement_of_what_was_not_published_stops_the_relay() {
-        let mut progress = Progress::resume(lsn(10));
+        let mut progress = Progress::resume(lsn(10), true);
         progress.begin();
         progress.received(lsn(20));
         progress.acknowledged(lsn(20));

@@ -35,6 +35,9 @@ use crate::{
 /// How long JetStream may take to acknowledge an append; over that the truth is read again.
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long an append may take in all: a stuck socket holds the messages before the acknowledgement.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// How often an append in flight looks whether its connection is still the one that it went out on.
 const CONNECTION_CHECK: Duration = Duration::from_millis(100);
 
@@ -43,8 +46,53 @@ const CONNECTION_CHECK: Duration = Duration::from_millis(100);
 pub struct Appender {
     client: Client,
     stream: String,
-    subjects: Vec<String>,
     last_sequence: u64,
+}
+
+/// What the stream can take. A record is checked before it is sent: an atomic batch that lacks a
+/// message is refused as a whole, without a word about which.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    stream: String,
+    subjects: Vec<String>,
+    bytes_max: usize,
+}
+
+impl Limits {
+    pub fn of(client: &Client, truth: &Truth) -> Self {
+        Self {
+            stream: truth.stream.clone(),
+            subjects: truth.subjects.clone(),
+            bytes_max: client.max_payload(),
+        }
+    }
+
+    /// # Errors
+    /// Why the record cannot be appended, and what would mend it.
+    pub fn check(&self, record: &Record) -> Result<(), String> {
+        let bytes = record.bytes() + HEADERS_OF_AN_APPEND + self.stream.len();
+        if bytes > self.bytes_max {
+            return Err(format!(
+                "it takes {bytes} bytes with its headers, and the NATS server takes {}: raise its \
+                 `max_payload`, or make the event smaller",
+                self.bytes_max
+            ));
+        }
+        if self
+            .subjects
+            .iter()
+            .any(|pattern| covers(pattern, &record.subject))
+        {
+            return Ok(());
+        }
+        Err(format!(
+            "it goes to `{}`, which stream {} does not take (it takes {}): add the subject to the \
+             stream, or mend CDC_SUBJECT",
+            record.subject,
+            self.stream,
+            self.subjects.join(", "),
+        ))
+    }
 }
 
 impl Appender {
@@ -53,7 +101,6 @@ impl Appender {
         Self {
             client,
             stream: truth.stream.clone(),
-            subjects: truth.subjects.clone(),
             last_sequence: truth.last_sequence,
         }
     }
@@ -67,9 +114,6 @@ impl Appender {
     pub async fn append(&mut self, records: Vec<Record>) -> Result<()> {
         if records.is_empty() {
             return Ok(());
-        }
-        for record in &records {
-            self.check(record)?;
         }
         let count = records.len();
         let expected = self.last_sequence + count as u64;
@@ -98,8 +142,13 @@ impl Appender {
     /// Sends, and waits for the acknowledgement; no longer than the connection lasts.
     async fn send(&self, records: Vec<Record>) -> Result<PublishAck> {
         let connection = self.connection();
+        let exchange = Error::within(
+            "append to the stream",
+            APPEND_TIMEOUT,
+            self.exchange(records),
+        );
         tokio::select! {
-            ack = self.exchange(records) => ack,
+            ack = exchange => ack,
             () = self.lost(connection) => Err(Error::Transient(
                 "append to the stream: the connection to NATS was lost, and the acknowledgement with it"
                     .to_owned(),
@@ -180,36 +229,6 @@ impl Appender {
             ))),
             Err(error) => Err(Error::transient(during, &error)),
         }
-    }
-
-    /// What the server would refuse, or take and lose, is found before it is sent.
-    fn check(&self, record: &Record) -> Result<()> {
-        let largest = self.client.max_payload();
-        if record.bytes() + HEADERS_OF_AN_APPEND > largest {
-            return Err(Error::Definite(format!(
-                "event {} at {} takes {} bytes with its headers, and the NATS server takes {largest}: \
-                 raise its `max_payload`, or make the event smaller",
-                record.id(),
-                record.position,
-                record.bytes(),
-            )));
-        }
-        if self
-            .subjects
-            .iter()
-            .any(|pattern| covers(pattern, &record.subject))
-        {
-            return Ok(());
-        }
-        Err(Error::Definite(format!(
-            "event {} at {} goes to `{}`, which stream {} does not take (it takes {}): add the \
-             subject to the stream, or mend the subject template",
-            record.id(),
-            record.position,
-            record.subject,
-            self.stream,
-            self.subjects.join(", "),
-        )))
     }
 }
 

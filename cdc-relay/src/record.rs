@@ -65,7 +65,7 @@ const TYPE: &str = "type";
 const PAYLOAD: &str = "payload";
 const HEADERS: &str = "headers";
 
-/// In the order of [`Roles`].
+/// In the order of [`Mapping::required`].
 const REQUIRED: [&str; 5] = [ID, AGGREGATE_TYPE, AGGREGATE_ID, TYPE, PAYLOAD];
 
 /// Which column of the table is which, from the table's `Relation` message.
@@ -98,6 +98,13 @@ impl Mapping {
             Kind::of(HEADERS, relation.columns[at].type_oid)?;
         }
         Ok(Self { required, headers })
+    }
+
+    /// A row's id, if it can be read: for errors, and to tell rows apart.
+    pub fn id(&self, tuple: &Tuple<'_>) -> Option<String> {
+        let (at, kind) = self.required[0];
+        let value = tuple.values().nth(at)?.ok()?;
+        text(ID, kind, value).ok()
     }
 
     /// Reads a row.

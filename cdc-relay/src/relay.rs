@@ -1,17 +1,16 @@
-//! Sessions, one after the other: connect, take the slot, read the stream's truth, run the pipeline,
-//! and on any failure begin again from there.
+//! Sessions, one after the other: look at the slot, take it, read the stream's truth, run the
+//! pipeline, and on any failure begin again from there.
 //!
 //! ```text
-//! connect ─▶ publication, slot ─▶ take the slot (the lease) ─▶ stream's last position ─▶ pipeline
-//!    ▲           └ missing: backfill                                                        │
-//!    └───────────────────────────── any failure, after a pause ─────────────────────────────┘
+//! publication, slot ─▶ take the slot (the lease) ─▶ the stream's last event ─▶ pipeline
+//!    ▲       └ missing: backfill                                                  │
+//!    └───────────────────────── any failure, after a pause ───────────────────────┘
 //! ```
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::Client as Nats;
 use chassis::health::Check;
-use mailbox::envelope::Position;
 use metrics::{counter, gauge};
 use rand::RngExt as _;
 use tokio::time::sleep;
@@ -22,10 +21,12 @@ use crate::{
     backfill::backfill,
     config::Config,
     error::{Error, Result},
+    history::{self, Resume},
+    intake::Intake,
     pipeline::Pipeline,
-    publish::Appender,
+    publish::{Appender, Limits},
     slot::{self, Slot},
-    stream::read_truth,
+    stream::{Truth, read_truth},
     wal::{Connection, System, WalReader, WalWriter},
 };
 
@@ -33,11 +34,17 @@ use crate::{
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// A session that lasted so long was a good one: the next pause begins small again.
+const GOOD_SESSION: Duration = PAUSE_MAX;
+
 /// How often a standby asks for the slot.
 const STANDBY_PAUSE: Duration = Duration::from_millis(500);
 
 /// How often the relay looks whether somebody has mended a definite failure.
 const DEFINITE_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long a look at publication and slot may take.
+const SQL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Publishes until `stop`. Failures are logged, counted and retried; none ends the relay, because
 /// whoever mends the cause should not have to restart it as well.
@@ -45,40 +52,40 @@ pub async fn run(config: Config, nats: Nats, ready: Check, stop: CancellationTok
     let mut failures = 0_u32;
     let mut standing_by = false;
     while !stop.is_cancelled() {
-        let ended = session(&config, &nats, &ready, &stop, &mut failures).await;
+        let begun = Instant::now();
+        let ended = session(&config, &nats, &ready, &stop).await;
         gauge!("cdc_relay_streaming").set(0.0);
-        let Err(error) = ended else {
-            tracing::info!("drained and confirmed");
-            return;
-        };
+        // Nobody here knows it now; the last value would look healthy.
+        gauge!("cdc_relay_lag_bytes").set(f64::NAN);
+        let Err(error) = ended else { return };
         if stop.is_cancelled() {
             tracing::warn!(%error, "stopped before all was drained; the rest is published after the next start");
             return;
         }
-        let was_standing_by = std::mem::take(&mut standing_by);
+        if begun.elapsed() >= GOOD_SESSION {
+            failures = 0;
+        }
+        ready.set(matches!(error, Error::SlotHeld(_)));
         let pause = match &error {
-            Error::SlotHeld(_) => {
-                standing_by = true;
-                ready.set(true);
-                if !was_standing_by {
-                    tracing::info!(slot = config.source.slot, %error, "standing by");
+            Error::SlotHeld(holder) => {
+                if !standing_by {
+                    tracing::info!(slot = config.source.slot, %holder, "standing by");
                 }
                 STANDBY_PAUSE
             }
-            Error::Transient(_) => {
-                ready.set(false);
-                counter!("cdc_relay_sessions_failed_total", "kind" => "transient").increment(1);
+            Error::Transient(_) | Error::AlreadyExists(_) => {
+                failed("transient");
                 tracing::warn!(%error, "starting over");
+                failures = failures.saturating_add(1);
                 backoff(failures)
             }
             Error::Definite(_) => {
-                ready.set(false);
-                counter!("cdc_relay_sessions_failed_total", "kind" => "definite").increment(1);
+                failed("definite");
                 tracing::error!(%error, "stopped until this is mended; nothing is lost meanwhile, and the slot keeps the WAL");
                 DEFINITE_PAUSE
             }
         };
-        failures = failures.saturating_add(1);
+        standing_by = matches!(error, Error::SlotHeld(_));
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(pause) => {}
@@ -91,7 +98,6 @@ async fn session(
     nats: &Nats,
     ready: &Check,
     stop: &CancellationToken,
-    failures: &mut u32,
 ) -> Result<()> {
     let started = tokio::select! {
         // Nothing is gathered yet: there is nothing to drain.
@@ -102,19 +108,27 @@ async fn session(
         system,
         reader,
         writer,
-        mut appender,
-        stored,
+        truth,
         confirmed,
     } = started;
-    tracing::info!(
-        slot = config.source.slot, stream = config.stream.name, %confirmed,
-        resume_after = stored.map(tracing::field::display), "streaming"
-    );
+    let resume_after = truth
+        .last
+        .as_ref()
+        .map(|last| tracing::field::display(last.position));
+    tracing::info!(slot = config.source.slot, stream = truth.stream, %confirmed, resume_after, "streaming");
     gauge!("cdc_relay_streaming").set(1.0);
     ready.set(true);
-    *failures = 0;
-    let pipeline = Pipeline::new(&config.source, &config.subject, system, stored, confirmed);
-    pipeline.run(reader, writer, &mut appender, stop).await
+
+    let mut appender = Appender::after(nats.clone(), &truth);
+    let limits = Limits::of(nats, &truth);
+    let resume = Resume::after(truth.last, confirmed);
+    let pipeline = Pipeline::new(confirmed, resume.is_proven());
+    let intake = Intake::new(&config.source, &config.subject, system, limits, resume);
+    pipeline
+        .run(reader, writer, intake, &mut appender, stop)
+        .await?;
+    tracing::info!("drained and confirmed");
+    Ok(())
 }
 
 /// A session that holds the slot and knows where the stream ends.
@@ -122,62 +136,42 @@ struct Started {
     system: System,
     reader: WalReader,
     writer: WalWriter,
-    appender: Appender,
-    stored: Option<Position>,
+    truth: Truth,
     confirmed: PgLsn,
 }
 
 async fn start(config: &Config, nats: &Nats) -> Result<Started> {
     let source = &config.source;
-    let database = &source.database_url.config().map_err(Error::definite)?;
-    let mut connection = Connection::open(database, source.wal_sender_timeout()).await?;
-    let mut system = connection.identify_system().await?;
-    let mut sql = slot::connect(database).await?;
-    if slot::prepare(&sql, source).await? == Slot::Missing {
-        backfill(config, connection, system, &mut sql, nats).await?;
-        connection = Connection::open(database, source.wal_sender_timeout()).await?;
-        system = connection.identify_system().await?;
+    let database = source.database_url.config().map_err(Error::definite)?;
+    let during = "look at publication and slot";
+    let mut sql = Error::within(during, SQL_TIMEOUT, slot::connect(&database)).await?;
+    let slot = Error::within(during, SQL_TIMEOUT, slot::prepare(&sql, source)).await?;
+    if slot == Slot::Missing {
+        backfill(config, &mut sql, nats).await?;
     }
-    let streaming = connection.start_replication(&source.slot, &source.publication);
-    let (reader, writer) = streaming.await?;
+    let mut connection = Connection::open(&database, source.wal_sender_timeout()).await?;
+    let system = connection.identify_system().await?;
+    let (reader, writer) = connection
+        .start_replication(&source.slot, &source.publication)
+        .await?;
     // Only now, with the slot in hand, nobody else who plays by the rules moves what is read here.
-    let confirmed = slot::confirmed(&sql, &source.slot).await?;
+    let positions = slot::positions(&sql, &source.slot);
+    let (confirmed, wal_end) = Error::within(during, SQL_TIMEOUT, positions).await?;
     let truth = read_truth(nats, &config.stream).await?;
-    let stored = truth.last_position;
-    if let Some(stored) = stored {
-        check_history(stored, system, &config.stream.name)?;
+    if let Some(last) = &truth.last {
+        history::check(last, system, wal_end, &truth.stream)?;
     }
-    let appender = Appender::after(nats.clone(), &truth);
     Ok(Started {
         system,
         reader,
         writer,
-        appender,
-        stored,
+        truth,
         confirmed,
     })
 }
 
-/// The stream must hold nothing that this server's WAL has yet to bring.
-fn check_history(stored: Position, system: System, stream: &str) -> Result<()> {
-    let mend = format!(
-        "publishing after it could leave events out. Point the relay at the right server, or at a new \
-         stream instead of {stream}"
-    );
-    if stored.system != system.id {
-        return Err(Error::Definite(format!(
-            "stream {stream} was written from Postgres system {}, and this one is {}: {mend}",
-            stored.system, system.id
-        )));
-    }
-    if stored.timeline != system.timeline || stored.lsn > u64::from(system.wal_end) {
-        return Err(Error::Definite(format!(
-            "stream {stream} holds an event at {stored}, and this server's WAL ends at timeline {}, {}: \
-             it was restored to an earlier point, or promoted; {mend}",
-            system.timeline, system.wal_end
-        )));
-    }
-    Ok(())
+fn failed(kind: &'static str) {
+    counter!("cdc_relay_sessions_failed_total", "kind" => kind).increment(1);
 }
 
 fn backoff(failures: u32) -> Duration {

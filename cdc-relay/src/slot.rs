@@ -6,6 +6,7 @@ use tokio_postgres::{Client, Config, NoTls, types::PgLsn};
 use crate::{
     config::{Source, Table},
     error::{Error, Result},
+    wal::quote,
 };
 
 /// What the server has under the slot's name.
@@ -30,10 +31,18 @@ const PUBLICATION: &str = "\
     FROM pg_publication p WHERE p.pubname = $1";
 
 const SLOT: &str = "\
-    SELECT plugin::text, database::text, database = current_database(), wal_status \
+    SELECT plugin::text, database::text, database = current_database(), wal_status, active_pid \
     FROM pg_replication_slots WHERE slot_name = $1";
 
-const CONFIRMED: &str = "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = $1";
+const POSITIONS: &str = "\
+    SELECT confirmed_flush_lsn, pg_current_wal_flush_lsn() \
+    FROM pg_replication_slots WHERE slot_name = $1";
+
+/// The relay waits inside transactions and between statements; a database's time-outs are not meant
+/// for that.
+const SESSION: &str = "\
+    SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0; \
+    SET statement_timeout = 0; SET lock_timeout = 0";
 
 /// Connects for SQL. The connection ends with the client.
 pub async fn connect(config: &Config) -> Result<Client> {
@@ -45,6 +54,10 @@ pub async fn connect(config: &Config) -> Result<Client> {
             tracing::debug!(%error, "the SQL connection ended");
         }
     });
+    client
+        .batch_execute(SESSION)
+        .await
+        .map_err(|e| Error::sql(during, &e))?;
     Ok(client)
 }
 
@@ -56,18 +69,27 @@ pub async fn connect(config: &Config) -> Result<Client> {
 pub async fn prepare(sql: &Client, source: &Source) -> Result<Slot> {
     check_wal_level(sql).await?;
     let is_partitioned = find_table(sql, &source.table).await?;
-    ensure_publication(sql, source, is_partitioned).await?;
-    find_slot(sql, &source.slot).await
+    let slot = find(sql, &source.slot).await?;
+    match (find_publication(sql, source, is_partitioned).await?, slot) {
+        (Publication::Complete, _) => {}
+        (Publication::Missing, Slot::Missing) => create_publication(sql, source).await?,
+        (Publication::Missing, Slot::Ready) => {
+            return Err(unpublished(source, &create_statement(source), slot));
+        }
+        (Publication::Incomplete { mend }, _) => return Err(unpublished(source, &mend, slot)),
+    }
+    Ok(slot)
 }
 
-/// The slot's confirmed position.
-pub async fn confirmed(sql: &Client, slot: &str) -> Result<PgLsn> {
+/// The slot's confirmed position, and the end of the server's WAL.
+pub async fn positions(sql: &Client, slot: &str) -> Result<(PgLsn, PgLsn)> {
     let during = "read the slot's position";
-    let row = sql.query_opt(CONFIRMED, &[&slot]).await;
-    match row.map_err(|e| Error::sql(during, &e))? {
-        Some(row) => row.try_get(0).map_err(|e| Error::sql(during, &e)),
-        None => Err(Error::Transient(format!("{during}: slot {slot} is gone"))),
-    }
+    let row = sql.query_opt(POSITIONS, &[&slot]).await;
+    let Some(row) = row.map_err(|e| Error::sql(during, &e))? else {
+        return Err(Error::Transient(format!("{during}: slot {slot} is gone")));
+    };
+    let lsn = |at: usize| row.try_get(at).map_err(|e| Error::sql(during, &e));
+    Ok((lsn(0)?, lsn(1)?))
 }
 
 async fn check_wal_level(sql: &Client) -> Result<()> {
@@ -101,51 +123,90 @@ async fn find_table(sql: &Client, table: &Table) -> Result<bool> {
     }
 }
 
-async fn ensure_publication(sql: &Client, source: &Source, is_partitioned: bool) -> Result<()> {
+/// What the server has under the publication's name.
+enum Publication {
+    Complete,
+    Missing,
+    /// It leaves rows out, or gives them the names of partitions.
+    Incomplete {
+        mend: String,
+    },
+}
+
+async fn find_publication(
+    sql: &Client,
+    source: &Source,
+    is_partitioned: bool,
+) -> Result<Publication> {
     let during = "look for the publication";
     let (name, table) = (&source.publication, &source.table);
     let row = sql
         .query_opt(PUBLICATION, &[name, &table.schema, &table.name])
         .await;
     let Some(row) = row.map_err(|e| Error::sql(during, &e))? else {
-        return create_publication(sql, source).await;
+        return Ok(Publication::Missing);
     };
     let flag = |at: usize| {
         row.try_get::<_, bool>(at)
             .map_err(|e| Error::sql(during, &e))
     };
-    let quoted = crate::wal::quote(name);
-    let mend = if !flag(2)? {
-        format!("ALTER PUBLICATION {quoted} ADD TABLE {}", table.quoted())
-    } else if !flag(0)? {
-        format!("ALTER PUBLICATION {quoted} SET (publish = 'insert')")
-    } else if is_partitioned && !flag(1)? {
+    let (inserts, via_root, has_table) = (flag(0)?, flag(1)?, flag(2)?);
+    let quoted = quote(name);
+    // In this order: without publish_via_partition_root only the partitions are listed as tables.
+    let mend = if is_partitioned && !via_root {
         format!("ALTER PUBLICATION {quoted} SET (publish_via_partition_root = true)")
+    } else if !has_table {
+        format!("ALTER PUBLICATION {quoted} ADD TABLE {}", table.quoted())
+    } else if !inserts {
+        format!("ALTER PUBLICATION {quoted} SET (publish = 'insert')")
     } else {
-        return Ok(());
+        return Ok(Publication::Complete);
     };
-    Err(Error::Definite(format!(
-        "publication {quoted} does not publish the inserts of {} under the table's own name: {mend}",
-        table.quoted()
-    )))
+    Ok(Publication::Incomplete { mend })
+}
+
+/// Rows from before the mend are never decoded: a slot that has waited meanwhile must go, so that the
+/// outbox is compared with the stream.
+fn unpublished(source: &Source, mend: &str, slot: Slot) -> Error {
+    let table = source.table.quoted();
+    let name = quote(&source.publication);
+    let then = match slot {
+        Slot::Missing => String::new(),
+        Slot::Ready => format!(
+            "; SELECT pg_drop_replication_slot('{}'); then the relay makes a new slot, and publishes \
+             from the table what the stream lacks",
+            source.slot
+        ),
+    };
+    Error::Definite(format!(
+        "publication {name} does not publish the inserts of {table} under the table's own name: {mend}{then}"
+    ))
+}
+
+fn create_statement(source: &Source) -> String {
+    format!(
+        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish = 'insert', publish_via_partition_root = true)",
+        quote(&source.publication),
+        source.table.quoted()
+    )
 }
 
 async fn create_publication(sql: &Client, source: &Source) -> Result<()> {
-    let name = crate::wal::quote(&source.publication);
-    let table = source.table.quoted();
-    tracing::info!(publication = source.publication, %table, "creating the publication");
-    let create = format!(
-        "CREATE PUBLICATION {name} FOR TABLE {table} \
-         WITH (publish = 'insert', publish_via_partition_root = true)"
-    );
-    match sql.batch_execute(&create).await {
+    tracing::info!(publication = source.publication, table = %source.table.quoted(), "creating the publication");
+    let created = sql.batch_execute(&create_statement(source)).await;
+    match created.map_err(|e| Error::sql("create the publication", &e)) {
         // Another relay was quicker.
-        Err(error) if error.code().is_some_and(|code| code.code() == "42710") => Ok(()),
-        created => created.map_err(|e| Error::sql("create the publication", &e)),
+        Err(Error::AlreadyExists(_)) => Ok(()),
+        created => created,
     }
 }
 
-async fn find_slot(sql: &Client, slot: &str) -> Result<Slot> {
+/// Looks for the slot.
+///
+/// # Errors
+/// [`Error::SlotHeld`] while another relay streams from it; [`Error::Definite`] when it is not this
+/// relay's, or can no longer be used.
+pub async fn find(sql: &Client, slot: &str) -> Result<Slot> {
     let during = "look for the replication slot";
     let row = sql.query_opt(SLOT, &[&slot]).await;
     let Some(row) = row.map_err(|e| Error::sql(during, &e))? else {
@@ -171,5 +232,11 @@ async fn find_slot(sql: &Client, slot: &str) -> Result<Slot> {
              a new one and publishes what the stream lacks from the outbox"
         )));
     }
-    Ok(Slot::Ready)
+    let holder: Option<i32> = row.try_get(4).map_err(|e| Error::sql(during, &e))?;
+    match holder {
+        Some(pid) => Err(Error::SlotHeld(format!(
+            "walsender {pid} streams from {slot}"
+        ))),
+        None => Ok(Slot::Ready),
+    }
 }

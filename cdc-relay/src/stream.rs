@@ -4,15 +4,16 @@ use async_nats::{
     Client,
     jetstream::{
         self, ErrorCode,
-        context::GetStreamErrorKind,
+        context::{CreateStreamErrorKind, GetStreamErrorKind},
         stream::{Config, LastRawMessageErrorKind, StorageType, Stream},
     },
 };
-use mailbox::envelope::{self, Position};
+use mailbox::envelope;
 
 use crate::{
     config::StreamConfig,
     error::{Error, Result},
+    history::Stored,
 };
 
 /// Atomic batches came with this version of the server.
@@ -26,8 +27,8 @@ pub struct Truth {
     pub subjects: Vec<String>,
     /// The next append must follow this.
     pub last_sequence: u64,
-    /// Where the last event stood in the WAL; `None` while the stream is empty.
-    pub last_position: Option<Position>,
+    /// The last event; `None` while the stream is empty.
+    pub last: Option<Stored>,
 }
 
 /// Finds the stream, or makes it, and reads its end through the leader.
@@ -46,8 +47,8 @@ pub async fn read_truth(client: &Client, config: &StreamConfig) -> Result<Truth>
             config.name
         )));
     }
-    let last_position = last_position(&stream, &config.name).await?;
-    if last_position.is_none() && info.state.last_sequence > 0 {
+    let last = last_event(&stream, config, info.state.last_sequence).await?;
+    if last.is_none() && info.state.last_sequence > 0 {
         tracing::warn!(
             stream = config.name,
             "the stream was emptied: what the slot has not confirmed is published, though it may have stood there before"
@@ -57,28 +58,47 @@ pub async fn read_truth(client: &Client, config: &StreamConfig) -> Result<Truth>
         stream: config.name.clone(),
         subjects: info.config.subjects,
         last_sequence: info.state.last_sequence,
-        last_position,
+        last,
     })
 }
 
-/// Position of the last message. It is asked for after the last sequence: a message that came in
-/// between makes the next append fail, and the truth is read again.
-async fn last_position<T>(stream: &Stream<T>, name: &str) -> Result<Option<Position>> {
-    let last = match stream.get_last_raw_message_by_subject(">").await {
+/// The message at the end, asked for after the last sequence: one that came in between makes the next
+/// append fail, and the truth is read again. The very sequence is asked for first, so that a server
+/// that has fallen behind cannot pair a new sequence with an old message.
+async fn last_event<T>(
+    stream: &Stream<T>,
+    config: &StreamConfig,
+    sequence: u64,
+) -> Result<Option<Stored>> {
+    if sequence == 0 {
+        return Ok(None);
+    }
+    let last = match stream.get_raw_message(sequence).await {
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
+            // Deleted: the last one that is left.
+            stream.get_last_raw_message_by_subject(">").await
+        }
+        found => found,
+    };
+    let last = match last {
         Ok(last) => last,
         Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(None),
         Err(error) => return Err(Error::transient("read the last message", &error)),
     };
-    let position = last
-        .headers
-        .get(envelope::POSITION)
-        .map(|value| value.as_str().parse());
-    match position {
-        Some(Ok(position)) => Ok(Some(position)),
+    let header = |name: &str| last.headers.get(name).map(|value| value.as_str());
+    match (
+        header(envelope::POSITION).map(str::parse),
+        header(envelope::EVENT_ID),
+    ) {
+        (Some(Ok(position)), Some(id)) => Ok(Some(Stored {
+            position,
+            id: id.to_owned(),
+        })),
         _ => Err(Error::Definite(format!(
-            "message {} of stream {name} carries no position ({}): somebody else writes to the \
-             stream, and this relay must be its only writer",
+            "message {} of stream {} carries no position ({}): somebody else writes to the stream, and \
+             this relay must be its only writer. Delete the message, or give the relay another stream",
             last.sequence,
+            config.name,
             envelope::POSITION
         ))),
     }
@@ -99,7 +119,7 @@ async fn find_or_create(client: &Client, config: &StreamConfig) -> Result<Stream
                     "the NATS server runs without JetStream: start it with `-js` or a `jetstream` block",
                 ));
             }
-            _ => return Err(Error::transient(during, &error)),
+            _ => return Err(unreachable(during, &error)),
         },
     }
     let (major, minor, patch) = SERVER_MIN;
@@ -121,6 +141,25 @@ async fn find_or_create(client: &Client, config: &StreamConfig) -> Result<Stream
         allow_atomic_publish: true,
         ..Config::default()
     };
+    let during = "create the stream";
     let created = jetstream.create_stream(wanted).await;
-    created.map_err(|e| Error::transient("create the stream", &e))
+    created.map_err(|error| match error.kind() {
+        // Subjects that overlap another stream's, too many replicas, a limit of the account.
+        CreateStreamErrorKind::JetStream(refused) if refused.code() < 500 => Error::Definite(format!(
+            "{during} {}: JetStream refuses: {refused}. Mend the setting, or create the stream by hand",
+            config.name
+        )),
+        _ => unreachable(during, &error),
+    })
+}
+
+/// Nobody answered: a leader may be missing for a moment, or JetStream altogether.
+fn unreachable(during: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+    match Error::transient(during, error) {
+        Error::Transient(text) if text.contains("no responders") => Error::Transient(format!(
+            "{text}; if this goes on, the NATS server runs without JetStream: start it with `-js` or a \
+             `jetstream` block"
+        )),
+        other => other,
+    }
 }

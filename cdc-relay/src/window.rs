@@ -19,7 +19,7 @@ pub const BATCH_RECORDS_MAX: usize = 1000;
 /// Bytes in one append: what the server holds in memory until the batch is complete.
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Entries that wait: two batches and what comes in while one is on its way.
+/// Entries that wait: enough that a batch is full again when the one before it is acknowledged.
 const ENTRIES_MAX: usize = 4 * BATCH_RECORDS_MAX;
 
 /// Bytes that wait. A single larger record is let in alone.
@@ -70,7 +70,11 @@ impl Window {
 
     /// No more comes; what is whole is still given out, the rows of an unfinished transaction are not.
     pub fn close(&self) {
-        self.lock().closed = true;
+        let mut state = self.lock();
+        state.closed = true;
+        // Whoever waited for room has gone: nothing is to be cut any more.
+        state.pressed = false;
+        drop(state);
         self.filled.notify_one();
     }
 
@@ -92,13 +96,9 @@ impl Window {
         }
     }
 
-    /// Rows and ends of transactions that wait.
-    pub fn len(&self) -> usize {
+    /// How many rows and ends of transactions wait.
+    pub fn waiting(&self) -> usize {
         self.lock().entries.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     async fn add(&self, bytes: usize, entry: Entry) {

@@ -160,3 +160,18 @@ async fn a_relay_killed_in_its_first_copy_begins_it_again() -> Result<()> {
     rig.settled().await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn two_relays_started_at_once_on_a_full_outbox_copy_it_once() -> Result<()> {
+    let rig = Rig::start().await?;
+    let before = "INSERT INTO outbox (payload) SELECT convert_to('before-' || n, 'UTF8') \
+                  FROM generate_series(1, 20000) n";
+    rig.sql.batch_execute(before).await?;
+    let (first, second) = (rig.relay("first")?, rig.relay("second")?);
+    let load = Load::start(&rig);
+    tokio::try_join!(first.wait_ready(), second.wait_ready())?;
+    grown(&rig, 500).await?;
+    load.stop().await;
+    rig.settled().await?;
+    Ok(())
+}

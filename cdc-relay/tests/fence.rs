@@ -8,7 +8,7 @@ use async_nats::Client;
 use bytes::Bytes;
 use cdc_relay::{
     config::StreamConfig,
-    publish::Appender,
+    publish::{Appender, Limits},
     record::{Columns, Record},
     stream::read_truth,
 };
@@ -98,14 +98,14 @@ async fn nothing_of_an_append_is_stored_after_one_that_failed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_batch_too_far_for_its_stream_stores_none_of_it() -> Result<()> {
+async fn an_event_that_its_stream_cannot_take_is_found_before_it_is_sent() -> Result<()> {
     let nats = Nats::start().await?;
     let client = nats.client().await?;
-    let mut writer = appender(&client).await?;
-    let mut batch = events("writer", 100, 3)?;
-    batch[1].subject = "elsewhere.Made".to_owned();
-    let error = writer.append(batch).await.unwrap_err().to_string();
-    assert!(error.contains("does not take"), "{error}");
-    assert_eq!(last_sequence(&client).await?, 0);
+    let limits = Limits::of(&client, &read_truth(&client, &config()).await?);
+    let mut event = events("writer", 100, 1)?.remove(0);
+    assert_eq!(limits.check(&event), Ok(()));
+    event.subject = "elsewhere.Made".to_owned();
+    let why = limits.check(&event).unwrap_err();
+    assert!(why.contains("which stream EVENTS does not take"), "{why}");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! A connection in replication mode: connects, authenticates, and runs the few commands that come
 //! before the stream.
 
-use std::{io, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator as _;
@@ -30,9 +30,11 @@ use crate::error::{Error, Result};
 /// How long a host may take to accept the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a command before the stream may take. Creating a slot waits for the transactions that
-/// run at that moment, so this is generous.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a command before the stream may take.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a relay that waits for its slot says what it waits for.
+const SLOT_REMINDER: Duration = Duration::from_secs(30);
 
 /// Whatever carries the bytes: TCP or a Unix socket.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -43,17 +45,16 @@ pub(super) type Wire = Frames<Box<dyn Transport>>;
 /// A connection that takes replication commands.
 pub struct Connection {
     wire: Wire,
+    silence_max: Duration,
 }
 
-/// Which server this is, and where its WAL stands.
+/// Which server this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct System {
     /// The cluster's own identifier, drawn at `initdb`.
     pub id: u64,
     /// Counts promotions.
     pub timeline: u32,
-    /// End of the WAL that was flushed when this was asked.
-    pub wal_end: PgLsn,
 }
 
 /// A new slot's view of the database: what is visible in it was committed before the slot's first
@@ -77,42 +78,67 @@ impl Connection {
                  connect over a Unix socket or a trusted network, with sslmode=disable",
             ));
         }
+        if config.get_hosts().len() > 1 {
+            return Err(Error::definite(
+                "DATABASE_URL names several hosts, and the relay's two connections could end at \
+                 different ones: name the primary alone, or an address that follows it",
+            ));
+        }
         let mut wire = Frames::new(connect(config).await?);
         let timeout_ms = wal_sender_timeout.as_millis().to_string();
+        let application = config.get_application_name().unwrap_or("cdc-relay");
         let parameters = [
-            (
-                "application_name",
-                config.get_application_name().unwrap_or("cdc-relay"),
-            ),
+            ("application_name", application),
             ("wal_sender_timeout", &timeout_ms),
+            // While a snapshot is exported the connection sits in a transaction, which must not end.
+            ("idle_in_transaction_session_timeout", "0"),
+            ("idle_session_timeout", "0"),
+            // Before streaming there is no wal_sender_timeout: a vanished relay is found by these.
+            ("tcp_keepalives_idle", "10"),
+            ("tcp_keepalives_interval", "5"),
+            ("tcp_keepalives_count", "3"),
         ];
-        let during = "connect for replication";
-        timed(during, authenticate(&mut wire, config, &parameters)).await?;
-        Ok(Self { wire })
+        let greeting = authenticate(&mut wire, config, &parameters);
+        Error::within("connect for replication", COMMAND_TIMEOUT, greeting).await?;
+        // A walsender that is busy decoding answers within half of its own timeout.
+        let silence_max = 2 * wal_sender_timeout;
+        Ok(Self { wire, silence_max })
     }
 
     /// Asks which server this is.
     pub async fn identify_system(&mut self) -> Result<System> {
         let during = "identify the system";
-        let row = self.row(during, "IDENTIFY_SYSTEM").await?;
+        let answer = self.row(during, "IDENTIFY_SYSTEM");
+        let row = Error::within(during, COMMAND_TIMEOUT, answer).await?;
         let column = |at: usize| row.get(at).and_then(Option::as_deref).unwrap_or_default();
         let malformed =
             || Error::definite(format!("{during}: cannot read Postgres' answer {row:?}"));
         Ok(System {
             id: column(0).parse().map_err(|_| malformed())?,
             timeline: column(1).parse().map_err(|_| malformed())?,
-            wal_end: column(2).parse().map_err(|_| malformed())?,
         })
     }
 
     /// Creates a slot that ends with this connection, and exports the snapshot that it begins after.
+    ///
+    /// It waits for the transactions that are open at this moment, however long they take: the server
+    /// would go on creating the slot for a relay that has given up.
     pub async fn create_temporary_slot(&mut self, name: &str) -> Result<Snapshot> {
         let during = "create the replication slot";
         let name = quote(name);
         let command = format!(
             "CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')"
         );
-        let row = self.row(during, &command).await?;
+        let mut answer = pin!(self.row(during, &command));
+        let row = loop {
+            match timeout(SLOT_REMINDER, &mut answer).await {
+                Ok(row) => break row?,
+                Err(_) => tracing::warn!(
+                    "still creating the replication slot: Postgres waits for the transactions that \
+                     were open; look for old ones in pg_stat_activity"
+                ),
+            }
+        };
         let malformed =
             || Error::definite(format!("{during}: cannot read Postgres' answer {row:?}"));
         let column = |at: usize| row.get(at).and_then(Option::as_deref).ok_or_else(malformed);
@@ -156,8 +182,8 @@ impl Connection {
                 }
             }
         };
-        timed(during, started).await?;
-        Ok(split(self.wire))
+        Error::within(during, COMMAND_TIMEOUT, started).await?;
+        Ok(split(self.wire, self.silence_max))
     }
 
     /// Runs a command that answers with one row; columns as text, `None` for NULL.
@@ -177,7 +203,7 @@ impl Connection {
                 }
             }
         };
-        timed(during, answer).await
+        answer.await
     }
 
     async fn send(&mut self, during: &str, command: &str) -> Result<()> {
@@ -192,16 +218,6 @@ impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection").finish_non_exhaustive()
     }
-}
-
-async fn timed<T>(during: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-    timeout(COMMAND_TIMEOUT, work).await.unwrap_or_else(|_| {
-        let seconds = COMMAND_TIMEOUT.as_secs();
-        Err(Error::Transient(format!(
-            "{during}: Postgres did not answer within {seconds} s; a new slot waits for the \
-             transactions that were open: look for old ones in pg_stat_activity"
-        )))
-    })
 }
 
 async fn connect(config: &Config) -> Result<Box<dyn Transport>> {

@@ -48,6 +48,8 @@ pub enum Event {
 /// The half that reads.
 pub struct WalReader {
     frames: Frames<ReadHalf<Box<dyn Transport>>>,
+    /// Longer than the server ever says nothing: it answers each status that asks.
+    silence_max: Duration,
 }
 
 /// The half that reports.
@@ -55,22 +57,33 @@ pub struct WalWriter {
     sink: WriteHalf<Box<dyn Transport>>,
 }
 
-pub(super) fn split(wire: Wire) -> (WalReader, WalWriter) {
+pub(super) fn split(wire: Wire, silence_max: Duration) -> (WalReader, WalWriter) {
     let (transport, read_ahead) = wire.into_parts();
     let (source, sink) = tokio::io::split(transport);
     let frames = Frames::from_parts(source, read_ahead);
-    (WalReader { frames }, WalWriter { sink })
+    let reader = WalReader {
+        frames,
+        silence_max,
+    };
+    (reader, WalWriter { sink })
 }
 
 impl WalReader {
     /// The next event. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Error::Transient`] also when the server has said nothing for twice its `wal_sender_timeout`,
+    /// though [`WalWriter::report`] asked it to: the network or its host is gone.
     pub async fn next(&mut self) -> Result<Event> {
         loop {
-            let frame = self
-                .frames
-                .next()
-                .await
-                .map_err(|e| Error::io(DURING, &e))?;
+            let frame = timeout(self.silence_max, self.frames.next()).await;
+            let frame = frame.map_err(|_| {
+                let silence = self.silence_max;
+                Error::Transient(format!(
+                    "{DURING}: Postgres has said nothing for {silence:?}"
+                ))
+            })?;
+            let frame = frame.map_err(|e| Error::io(DURING, &e))?;
             if let Some(event) = event(frame)? {
                 return Ok(event);
             }
@@ -97,8 +110,9 @@ impl WalReader {
 
 impl WalWriter {
     /// Tells the server that everything before `flushed` is in JetStream, on disk as far as the
-    /// stream's settings promise it (I2: the caller got it from the ledger).
-    pub async fn report(&mut self, flushed: PgLsn) -> Result<()> {
+    /// stream's settings promise it (I2: the caller got it from the ledger). With `ask` the server
+    /// answers with a keepalive.
+    pub async fn report(&mut self, flushed: PgLsn, ask: bool) -> Result<()> {
         let mut status = BytesMut::with_capacity(34);
         status.put_u8(b'r');
         for _written_flushed_applied in 0..3 {
@@ -109,8 +123,7 @@ impl WalWriter {
             .duration_since(since_epoch)
             .unwrap_or_default();
         status.put_i64(i64::try_from(now.as_micros()).unwrap_or(i64::MAX));
-        // No reply asked for: the reader sees by itself when the connection ends.
-        status.put_u8(0);
+        status.put_u8(u8::from(ask));
         let mut out = BytesMut::with_capacity(48);
         let data = frontend::CopyData::new(status.freeze()).map_err(|e| Error::io("report", &e))?;
         data.write(&mut out);

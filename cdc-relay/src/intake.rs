@@ -1,0 +1,145 @@
+//! From the plugin's messages to what the window takes: which transaction, which row of the outbox,
+//! and whether the stream has it already. No waiting and no I/O.
+
+use mailbox::envelope::Position;
+use tokio_postgres::types::PgLsn;
+
+use crate::{
+    config::Source,
+    error::{Error, Result},
+    history::Resume,
+    pgoutput::{self, Message, Relation, Tuple},
+    publish::Limits,
+    record::{Mapping, Record},
+    subject::Template,
+    wal::System,
+};
+
+/// What a message means.
+#[derive(Debug)]
+pub enum Taken {
+    /// A transaction begins.
+    Begin,
+    /// An event that the stream lacks.
+    Event(Record),
+    /// An event that the stream holds.
+    Stored,
+    /// The transaction ends.
+    Commit(PgLsn),
+    /// Nothing to an outbox.
+    Other,
+}
+
+/// Where the intake stands in the WAL.
+#[derive(Debug)]
+pub struct Intake<'a> {
+    source: &'a Source,
+    template: &'a Template,
+    system: System,
+    limits: Limits,
+    resume: Resume,
+    outbox: Option<(u32, Mapping)>,
+    commit_lsn: PgLsn,
+    /// Rows of the outbox so far in this transaction.
+    index: u32,
+}
+
+impl<'a> Intake<'a> {
+    pub fn new(
+        source: &'a Source,
+        template: &'a Template,
+        system: System,
+        limits: Limits,
+        resume: Resume,
+    ) -> Self {
+        Self {
+            source,
+            template,
+            system,
+            limits,
+            resume,
+            outbox: None,
+            commit_lsn: PgLsn::from(0),
+            index: 0,
+        }
+    }
+
+    /// What the stream is known to hold.
+    pub fn resume(&self) -> &Resume {
+        &self.resume
+    }
+
+    /// Takes one message of the plugin.
+    ///
+    /// # Errors
+    /// [`Error::Definite`] at a row that cannot be published, and at a table that is no outbox.
+    pub fn take(&mut self, message: &[u8]) -> Result<Taken> {
+        match pgoutput::decode(message).map_err(Error::definite)? {
+            Message::Begin { commit_lsn } => {
+                self.commit_lsn = commit_lsn;
+                self.index = 0;
+                Ok(Taken::Begin)
+            }
+            Message::Relation(relation) => self.relation(&relation).map(|()| Taken::Other),
+            Message::Insert { relation, tuple } => self.row(relation, &tuple),
+            Message::Commit { end_lsn } => Ok(Taken::Commit(end_lsn)),
+            Message::Other(_) => Ok(Taken::Other),
+        }
+    }
+
+    fn relation(&mut self, relation: &Relation<'_>) -> Result<()> {
+        let table = &self.source.table;
+        if relation.schema == table.schema && relation.name == table.name {
+            let mapping = Mapping::of(relation).map_err(|error| {
+                Error::Definite(format!("table {} is no outbox: {error}", table.quoted()))
+            })?;
+            self.outbox = Some((relation.id, mapping));
+        } else if self
+            .outbox
+            .as_ref()
+            .is_some_and(|(id, _)| *id == relation.id)
+        {
+            return Err(Error::Definite(format!(
+                "table {} was renamed to {}.{}. If another table has its name now: add that one to \
+                 publication {}; SELECT pg_drop_replication_slot('{}'); then the relay publishes from \
+                 the table what the stream lacks",
+                table.quoted(),
+                relation.schema,
+                relation.name,
+                self.source.publication,
+                self.source.slot
+            )));
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, relation: u32, tuple: &Tuple<'_>) -> Result<Taken> {
+        let Some((_, mapping)) = self.outbox.as_ref().filter(|(id, _)| *id == relation) else {
+            return Ok(Taken::Other);
+        };
+        let position = Position {
+            system: self.system.id,
+            timeline: self.system.timeline,
+            lsn: self.commit_lsn.into(),
+            index: self.index,
+        };
+        self.index += 1;
+        if self.resume.is_stored(position, || mapping.id(tuple))? {
+            return Ok(Taken::Stored);
+        }
+        let record = mapping.record(tuple, position, self.template);
+        let record = record.map_err(|error| error.to_string());
+        let checked = record.and_then(|record| self.limits.check(&record).map(|()| record));
+        checked.map(Taken::Event).map_err(|why| {
+            let id = mapping.id(tuple).unwrap_or_else(|| "(without an id)".to_owned());
+            let table = self.source.table.quoted();
+            Error::Definite(format!(
+                "event {id} at {position} cannot be published: {why}. What was committed before it is \
+                 published, and nothing after it. To mend the row itself: update or delete it in {table}; \
+                 SELECT pg_drop_replication_slot('{}'); then the relay publishes from the table what the \
+                 stream lacks",
+                self.source.slot
+            ))
+        })
+    }
+}
