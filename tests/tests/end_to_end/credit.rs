@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use anyhow::ensure;
 use futures_util::future::try_join_all;
-use harness::{Side, System, books};
+use harness::{Side, System, books, eventually};
 use tokio_postgres::error::DbError;
 
 use crate::client::{Client, Transport, euros};
+use crate::events;
 
 /// Each a chance for two replicas to find the last of the credit at once.
-const CUSTOMERS: usize = 4;
+const CUSTOMERS: usize = 6;
 /// Orders of each customer, all at once.
 const ORDERS: usize = 64;
 /// How many of them fit the limit, exactly.
@@ -21,8 +23,8 @@ const LIMIT: i64 = 700;
 #[tokio::test(flavor = "multi_thread")]
 async fn of_64_concurrent_orders_exactly_the_10_that_fit_are_approved() {
     let mut system = System::builder()
-        // Small transactions, so that both replicas are at work on a customer all the time.
-        .env("customer-service", "CONSUMER_BATCH_MAX", "2")
+        // An order a transaction, so that the replicas meet at the limit.
+        .env("customer-service", "CONSUMER_BATCH_MAX", "1")
         .start()
         .await
         .unwrap();
@@ -34,10 +36,24 @@ async fn of_64_concurrent_orders_exactly_the_10_that_fit_are_approved() {
         let customer = client.create_customer(&name, euros(LIMIT)).await.unwrap();
         customers.push(customer.customer_id);
     }
-    let orders = (0..ORDERS)
-        .flat_map(|_| &customers)
-        .map(|customer_id| client.create_order(customer_id, euros(TOTAL)));
-    try_join_all(orders).await.unwrap();
+    // A customer's orders lie side by side in the stream, and wait there for both replicas.
+    let replicas = [Side::Customers.service(), &replica].map(|name| system.process(name));
+    replicas.iter().for_each(|process| process.pause().unwrap());
+    for customer_id in &customers {
+        let orders = (0..ORDERS).map(|_| client.create_order(customer_id, euros(TOTAL)));
+        try_join_all(orders).await.unwrap();
+    }
+    let published = async || {
+        let stored = events::count(&system, Side::Orders).await?;
+        ensure!(stored >= CUSTOMERS * ORDERS, "so far {stored}");
+        Ok(Some(()))
+    };
+    let deadline = Duration::from_secs(60);
+    let published = eventually("the orders to be published", deadline, published).await;
+    published.unwrap();
+    replicas
+        .iter()
+        .for_each(|process| process.resume().unwrap());
 
     let books = books::settled(&system, Duration::from_secs(120)).await;
     let books = books.unwrap();
@@ -50,8 +66,8 @@ async fn of_64_concurrent_orders_exactly_the_10_that_fit_are_approved() {
         assert_eq!(account.reserved, LIMIT, "{account:?}");
     }
     assert_eq!(books.dead_letters, 0);
-    for name in [Side::Customers.service(), &replica] {
-        let process = system.process(name);
+    for process in replicas {
+        let name = process.name();
         let applied = process.metric("mailbox_events_applied_total").await;
         assert!(applied.unwrap() > Some(0.0), "{name} had nothing to do");
         let failed = process.metric("mailbox_batches_failed_total").await;

@@ -11,6 +11,13 @@ pub(crate) struct Event {
     pub(crate) payload: bytes::Bytes,
 }
 
+/// How many events a side's stream holds.
+pub(crate) async fn count(system: &System, side: Side) -> Result<usize> {
+    let jetstream = async_nats::jetstream::new(system.nats().client().await?);
+    let stream = jetstream.get_stream(side.stream()).await?;
+    Ok(usize::try_from(stream.cached_info().state.messages)?)
+}
+
 /// All events of a side's stream, in its order.
 pub(crate) async fn read(system: &System, side: Side) -> Result<Vec<Event>> {
     let jetstream = async_nats::jetstream::new(system.nats().client().await?);
