@@ -4,6 +4,7 @@
 // Generated code keeps its own style.
 #![allow(
     clippy::all,
+    clippy::pedantic,
     clippy::unwrap_used,
     unreachable_pub,
     missing_debug_implementations
