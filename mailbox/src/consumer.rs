@@ -57,7 +57,7 @@ const RECONNECT_LONGEST: Duration = Duration::from_secs(2);
 /// When it fails for several events, each is handed to it again alone. So failing for the whole batch
 /// on account of one event is right, and nothing else needs to be found out about which it was.
 ///
-/// It is called concurrently by replicas, and has a third of [`Config::ack_wait`] to finish.
+/// It is called concurrently by replicas, and has a quarter of [`Config::ack_wait`] to finish.
 pub trait Handler: Send + Sync + 'static {
     /// Applies `events` (never empty) in `tx`.
     ///

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use deadpool_postgres::{Client, Object, Pool};
 use futures_util::FutureExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
@@ -42,6 +42,19 @@ impl Setback {
             Self::Fault(_) | Self::Transient(_) | Self::Unavailable(_) => "transient",
         }
     }
+
+    /// A server that shuts down says so before it closes the connection.
+    fn is_farewell(&self) -> bool {
+        let Self::Transient(error) = self else {
+            return false;
+        };
+        let postgres = error.downcast_ref::<tokio_postgres::Error>();
+        postgres
+            .and_then(tokio_postgres::Error::code)
+            .is_some_and(|state| {
+                *state == SqlState::ADMIN_SHUTDOWN || *state == SqlState::CRASH_SHUTDOWN
+            })
+    }
 }
 
 impl From<Failure> for Setback {
@@ -65,28 +78,31 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 pub(super) async fn attempt<H: Handler>(
     pool: &Pool,
     consumer: &str,
-    deadline: Duration,
+    within: Duration,
     handler: &H,
     deliveries: Vec<Delivery>,
 ) -> Result<Vec<Uuid>, Setback> {
-    let late = |_| Setback::Unavailable(format!("no connection within {deadline:?}").into());
-    let mut client = timeout(deadline, pool.get())
+    let deadline = Instant::now() + within;
+    let late = |_| Setback::Unavailable(format!("no connection within {within:?}").into());
+    let mut client = timeout_at(deadline, pool.get())
         .await
         .map_err(late)?
         .map_err(|e| Setback::Unavailable(e.into()))?;
-    let outcome = timeout(
+    let outcome = timeout_at(
         deadline,
         transact(&mut client, consumer, handler, deliveries),
     )
     .await;
     match outcome {
-        Ok(Err(setback)) if client.is_closed() => Err(Setback::Unavailable(setback.into())),
+        Ok(Err(setback)) if client.is_closed() || setback.is_farewell() => {
+            Err(Setback::Unavailable(setback.into()))
+        }
         Ok(outcome) => outcome,
         Err(_elapsed) => {
             // A statement may still be running on it; closing it ends its transaction.
             drop(Object::take(client));
             Err(Setback::Transient(
-                format!("not finished within {deadline:?}").into(),
+                format!("not finished within {within:?}").into(),
             ))
         }
     }

@@ -30,7 +30,7 @@ pub struct Config {
     /// The most events in one transaction, and in memory.
     pub batch_max: usize,
     /// How long JetStream waits before it delivers an unacknowledged event again. An attempt to apply a
-    /// batch is given up after a third of it.
+    /// batch is given up after a quarter of it.
     pub ack_wait: Duration,
 }
 
@@ -73,10 +73,11 @@ impl Config {
         }
     }
 
-    /// The share of `ack_wait` for one attempt. Leases are renewed as often, so that of two in a row
-    /// neither outlives `ack_wait`.
-    pub(super) fn attempt_max(&self) -> Duration {
-        self.ack_wait / 3
+    /// The longest that anything may take while messages are in hand: an attempt, or a pause before the
+    /// next. Leases are looked after in between and renewed when as old as this, so that none reaches
+    /// more than half of `ack_wait`.
+    pub(super) fn step_max(&self) -> Duration {
+        self.ack_wait / 4
     }
 
     pub(super) fn validate(&self) -> Result<(), InvalidConfig> {

@@ -71,7 +71,7 @@ impl<H: Handler> Worker<H> {
         }
         meters::batch_size(messages.len());
         let batch = self.decode(messages).await;
-        let mut lease = Lease::new(self.config.attempt_max());
+        let mut lease = Lease::new(self.config.step_max());
         match self.attempt(&batch, &batch, &mut lease).await {
             None => {}
             Some(Ok(first)) => self.acknowledge(&batch, &first).await,
@@ -126,13 +126,13 @@ impl<H: Handler> Worker<H> {
         held: &[Item],
         lease: &mut Lease,
     ) -> Option<Result<Vec<Uuid>, Setback>> {
-        let mut backoff = Backoff::up_to(RECONNECT_LONGEST);
+        let mut backoff = Backoff::up_to(RECONNECT_LONGEST.min(self.config.step_max()));
         loop {
             let deliveries = part.iter().map(|item| item.delivery.clone()).collect();
             let outcome = attempt(
                 &self.pool,
                 &self.config.durable,
-                self.config.attempt_max(),
+                self.config.step_max(),
                 &self.handler,
                 deliveries,
             )
@@ -141,6 +141,7 @@ impl<H: Handler> Worker<H> {
                 return Some(outcome);
             };
             warn!(events = held.len(), reason = %setback, "keeping a batch in hand until Postgres answers");
+            lease.renew(held).await;
             tokio::select! {
                 () = self.token.cancelled() => {
                     release(held).await;

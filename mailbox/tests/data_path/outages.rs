@@ -44,10 +44,19 @@ async fn a_restart_of_nats_loses_and_repeats_nothing() -> Result<()> {
 
 #[tokio::test]
 async fn a_restart_of_postgres_loses_and_repeats_nothing() -> Result<()> {
+    restart_of_postgres(10).await
+}
+
+#[tokio::test]
+async fn a_restart_of_postgres_loses_and_repeats_nothing_event_by_event() -> Result<()> {
+    restart_of_postgres(1).await
+}
+
+async fn restart_of_postgres(batch_max: usize) -> Result<()> {
     let world = World::alone().await?;
     world.create_stream().await?;
     let mut config = world.config();
-    config.batch_max = 10;
+    config.batch_max = batch_max;
     let (entered, mut batches) = tokio::sync::mpsc::unbounded_channel();
     let script = Script::with(move || {
         let _ = entered.send(());

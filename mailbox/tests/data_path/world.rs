@@ -24,7 +24,7 @@ use uuid::Uuid;
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// Short, so that what is not acknowledged comes again while a test waits.
-pub(crate) const ACK_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const ACK_WAIT: Duration = Duration::from_secs(4);
 
 pub(crate) struct Servers {
     pub(crate) postgres: harness::Postgres,
