@@ -32,9 +32,12 @@ async fn main() -> anyhow::Result<()> {
     });
 
     let pool = database::connect(&config.database, NAME).await?;
+    // The mailbox last: the relay creates its slot as soon as there is an outbox, and Postgres (15.18)
+    // now and then makes one that it cannot decode when tables are being created at that moment:
+    // "could not map filenode … to relation OID".
     let schema = vec![
-        ("mailbox_migrations", mailbox::migrations()),
         ("order_service_migrations", migrations::runner()),
+        ("mailbox_migrations", mailbox::migrations()),
     ];
     database::migrate(&pool, schema).await?;
     let client = nats::connect(&config.nats, NAME).await?;
