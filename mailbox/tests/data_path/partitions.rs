@@ -43,6 +43,10 @@ async fn an_id_of_today_lands_in_its_day_and_one_of_last_year_in_the_default() -
         let id = id_of(&world, days).await?;
         assert_eq!(partition_of(&world, id).await?, "inbox_default");
     }
+    // Attached by its own primary key, not given another one.
+    let today = daily(&world, 0).await?;
+    let indexes = format!("SELECT count(*) FROM pg_index WHERE indrelid = '{today}'::regclass");
+    assert_eq!(world.count(&indexes).await?, 1);
     Ok(())
 }
 
