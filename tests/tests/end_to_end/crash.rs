@@ -49,6 +49,7 @@ async fn each_process_terminated_under_load_ends_in_time_and_loses_nothing() {
             let status = process.terminate().await.unwrap();
             let took = asked.elapsed();
             assert!(status.success(), "{name}: {status}");
+            println!("{name} ended within {took:?}");
             assert!(took < SHUTDOWN_DEADLINE, "{name} took {took:?}");
             process.start_again().unwrap();
             process.wait_ready().await.unwrap();
