@@ -15,9 +15,11 @@ pub mod database;
 pub mod nats;
 
 pub mod admin;
+pub mod failure;
 pub mod grpc;
 pub mod invalid;
 pub mod listen;
+pub mod page;
 pub mod rpc;
 
 mod backoff;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chassis::grpc::MESSAGE_SIZE_MAX;
-use chassis::{invalid, rpc};
+use chassis::{failure, invalid, rpc};
 use deadpool_postgres::Pool;
 use mailbox::outbox;
 use proto::customers::v1::customer_service_server::{CustomerService, CustomerServiceServer};
@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::domain::{Account, Customer, CustomerId};
-use crate::{failure, store, wire};
+use crate::{store, wire};
 
 /// The aggregate type of this service's events.
 pub const AGGREGATE: &str = "customer";

@@ -12,10 +12,8 @@ refinery::embed_migrations!("migrations");
 pub mod config;
 
 pub mod api;
-pub mod failure;
 pub mod reactions;
 
-pub mod page;
 pub mod wire;
 
 pub mod domain;

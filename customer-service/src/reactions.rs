@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use chassis::failure::chain;
 use mailbox::consumer::{Failure, Handler};
 use mailbox::inbox::Claimed;
 use mailbox::outbox;
@@ -14,7 +15,7 @@ use tokio_postgres::Transaction;
 
 use crate::api::AGGREGATE;
 use crate::domain::{Ask, Books, CustomerId, Decision, Refusal, ReservationState};
-use crate::{failure, store, wire};
+use crate::{store, wire};
 
 /// Reserves credit for the orders that ask, and answers each.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,9 +27,9 @@ impl Handler for Reactions {
         let customers = asks.iter().map(|ask| ask.customer_id).collect();
         let orders = asks.iter().map(|ask| ask.order_id).collect();
         let accounts = store::lock_accounts(tx, &customers).await;
-        let accounts = accounts.map_err(failure::reaction)?;
+        let accounts = accounts.map_err(failed)?;
         let reservations = store::reservations(tx, &orders).await;
-        let reservations = reservations.map_err(failure::reaction)?;
+        let reservations = reservations.map_err(failed)?;
 
         // Each ask finds what the one before it left, as if it had a transaction of its own.
         let mut books = Books {
@@ -75,8 +76,8 @@ async fn write(
         store::reserve(tx, reserved),
         outbox::append(tx, answers)
     );
-    let entered = entered.map_err(failure::reaction)?;
-    reserved.map_err(failure::reaction)?;
+    let entered = entered.map_err(failed)?;
+    reserved.map_err(failed)?;
     appended.map_err(Failure::from_postgres)?;
     if entered != entries.len() as u64 {
         // Two deliveries of one order whose customer has no row to lock: the next try finds the
@@ -86,6 +87,14 @@ async fn write(
         ));
     }
     Ok(())
+}
+
+/// Retry, or dead letter.
+fn failed(error: store::Error) -> Failure {
+    match error {
+        store::Error::Postgres(error) => Failure::from_postgres(error),
+        other => Failure::Definite(chain(&other)),
+    }
 }
 
 fn read(events: &[Claimed]) -> Result<Vec<Ask>, Failure> {

@@ -3,6 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use chassis::page;
 use iso_currency::Currency as Iso4217;
 use prost::Message as _;
 use proto::{customers::v1 as customers, money::v1 as money, orders::v1 as orders};
@@ -12,7 +13,6 @@ use crate::domain::{
     Amount, Ask, CreditLimit, Currency, Customer, CustomerId, InvalidName, MalformedCurrency, Name,
     NegativeLimit, NonPositiveAmount, OrderId,
 };
-use crate::page;
 
 /// The list's name, which its page tokens are bound to.
 const LIST: &str = "customers.v1.Customer";

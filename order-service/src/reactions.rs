@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, UNIX_EPOCH};
 
+use chassis::failure::chain;
 use mailbox::consumer::{Failure, Handler};
 use mailbox::inbox::Claimed;
 use mailbox::outbox;
@@ -17,7 +18,7 @@ use uuid::Uuid;
 
 use crate::api::AGGREGATE;
 use crate::domain::{Answer, Decision, OrderId, Reason, State};
-use crate::{failure, store, wire};
+use crate::{store, wire};
 
 /// An answer of this age is about no order that is still to be seen. Far longer than a commit takes to
 /// be seen, even one that waits for a standby; what it bounds is only how long such an answer is
@@ -32,7 +33,7 @@ impl Handler for Reactions {
     async fn handle(&self, tx: &Transaction<'_>, events: &[Claimed]) -> Result<(), Failure> {
         let answers = read(events)?;
         let asked = answers.iter().map(|(order_id, _)| *order_id).collect();
-        let mut orders = store::lock(tx, &asked).await.map_err(failure::reaction)?;
+        let mut orders = store::lock(tx, &asked).await.map_err(failed)?;
 
         // Each answer finds what the one before it left, as if it had a transaction of its own.
         let now = store::now();
@@ -70,8 +71,16 @@ impl Handler for Reactions {
             store::settle(tx, orders.values()),
             outbox::append(tx, &appended)
         );
-        settled.map_err(failure::reaction)?;
+        settled.map_err(failed)?;
         appended.map_err(Failure::from_postgres)
+    }
+}
+
+/// Retry, or dead letter.
+fn failed(error: store::Error) -> Failure {
+    match error {
+        store::Error::Postgres(error) => Failure::from_postgres(error),
+        other => Failure::Definite(chain(&other)),
     }
 }
 

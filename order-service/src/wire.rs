@@ -3,6 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use chassis::page;
 use iso_currency::Currency as Iso4217;
 use prost::Message as _;
 use proto::{customers::v1 as customers, money::v1 as money, orders::v1 as orders};
@@ -11,7 +12,6 @@ use uuid::Uuid;
 use crate::domain::{
     Answer, Currency, CustomerId, NonPositiveTotal, Order, OrderId, Reason, State, Total,
 };
-use crate::page;
 
 /// The list's name, which its page tokens are bound to.
 const LIST: &str = "orders.v1.Order";

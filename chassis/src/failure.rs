@@ -5,11 +5,8 @@ use std::error::Error;
 use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool};
-use mailbox::consumer::Failure;
 use tokio::time::timeout;
 use tonic::Status;
-
-use crate::store;
 
 /// A request waits so long for a free connection. More requests than that need cannot be served in
 /// time anyway; to tell early lets their callers go elsewhere.
@@ -74,16 +71,8 @@ pub fn internal(why: &str) -> Status {
     Status::internal(INTERNAL)
 }
 
-/// The same failure for the consumer: retry, or dead letter.
-pub fn reaction(error: store::Error) -> Failure {
-    match error {
-        store::Error::Postgres(error) => Failure::from_postgres(error),
-        other => Failure::Definite(chain(&other)),
-    }
-}
-
 /// An error with its causes in one line: tokio-postgres tells the reason only in the cause.
-fn chain(error: &(dyn Error + 'static)) -> String {
+pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
