@@ -17,6 +17,12 @@ pub enum Error {
     /// Another relay holds the slot; this one waits as its standby.
     #[error("the replication slot is held by another relay: {0}")]
     SlotHeld(String),
+    /// The slot was created amid other transactions' DDL, and Postgres (15.18 at least, now and then)
+    /// cannot decode the WAL that it holds.
+    #[error(
+        "{0}: the slot cannot be decoded, and never will be. Drop it: the relay makes a new one, and publishes from the table what the stream lacks"
+    )]
+    Undecodable(String),
     /// Somebody else was quicker to create something.
     #[error("{0}")]
     AlreadyExists(String),
@@ -51,6 +57,7 @@ impl Error {
             // object_in_use: the slot has an active walsender.
             "55006" => Self::SlotHeld(message.to_owned()),
             "42710" => Self::AlreadyExists(text),
+            "XX000" if message.contains("could not map filenode") => Self::Undecodable(text),
             // Unusable slot; no slot left; WAL that is gone: all need hands.
             "55000" | "53400" | "58P01" => Self::Definite(text),
             // Wrong password, missing right, missing object.
@@ -104,6 +111,15 @@ mod tests {
     fn a_held_slot_is_neither_definite_nor_a_plain_failure() {
         let error = Error::postgres("start replication", "55006", "slot is active for PID 7");
         assert!(matches!(error, Error::SlotHeld(_)));
+    }
+
+    #[test]
+    fn a_slot_that_cannot_be_decoded_is_told_from_other_internal_errors() {
+        let message = "could not map filenode \"base/5/2619\" to relation OID";
+        let undecodable = Error::postgres("read", "XX000", message);
+        assert!(matches!(undecodable, Error::Undecodable(_)));
+        let other = Error::postgres("read", "XX000", "something else");
+        assert!(matches!(other, Error::Transient(_)));
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub async fn run(config: Config, nats: Nats, ready: Check, stop: CancellationTok
                 failures = failures.saturating_add(1);
                 backoff(failures)
             }
-            Error::Definite(_) => {
+            Error::Definite(_) | Error::Undecodable(_) => {
                 failed("definite");
                 tracing::error!(%error, "stopped until this is mended; nothing is lost meanwhile, and the slot keeps the WAL");
                 DEFINITE_PAUSE
@@ -110,6 +110,7 @@ async fn session(
         writer,
         truth,
         confirmed,
+        is_new_slot,
     } = started;
     let resume_after = truth
         .last
@@ -124,9 +125,22 @@ async fn session(
     let resume = Resume::after(truth.last, confirmed);
     let pipeline = Pipeline::new(confirmed, resume.is_proven());
     let intake = Intake::new(&config.source, &config.subject, system, limits, resume);
-    pipeline
+    let ended = pipeline
         .run(reader, writer, intake, &mut appender, stop)
-        .await?;
+        .await;
+    if let (Err(Error::Undecodable(why)), true) = (&ended, is_new_slot) {
+        // Nothing but what the table holds can be behind it: no relay has ever gone on from it.
+        let database = config
+            .source
+            .database_url
+            .config()
+            .map_err(Error::definite)?;
+        slot::discard(&database, &config.source.slot).await?;
+        return Err(Error::Transient(format!(
+            "{why}; the new slot was dropped, to be made anew"
+        )));
+    }
+    ended?;
     tracing::info!("drained and confirmed");
     Ok(())
 }
@@ -138,6 +152,7 @@ struct Started {
     writer: WalWriter,
     truth: Truth,
     confirmed: PgLsn,
+    is_new_slot: bool,
 }
 
 async fn start(config: &Config, nats: &Nats) -> Result<Started> {
@@ -146,7 +161,8 @@ async fn start(config: &Config, nats: &Nats) -> Result<Started> {
     let during = "look at publication and slot";
     let mut sql = Error::within(during, SQL_TIMEOUT, slot::connect(&database)).await?;
     let slot = Error::within(during, SQL_TIMEOUT, slot::prepare(&sql, source)).await?;
-    if slot == Slot::Missing {
+    let is_new_slot = slot == Slot::Missing;
+    if is_new_slot {
         backfill(config, &mut sql, nats).await?;
     }
     let mut connection = Connection::open(&database, source.wal_sender_timeout()).await?;
@@ -167,6 +183,7 @@ async fn start(config: &Config, nats: &Nats) -> Result<Started> {
         writer,
         truth,
         confirmed,
+        is_new_slot,
     })
 }
 

@@ -1,6 +1,9 @@
 //! Publication and slot, over an ordinary SQL connection: looked at before each session, created
 //! where missing. The slot is the relay's lease, and its confirmed position the server's memory.
 
+use std::time::Duration;
+
+use tokio::time::sleep;
 use tokio_postgres::{Client, Config, NoTls, types::PgLsn};
 
 use crate::{
@@ -8,6 +11,9 @@ use crate::{
     error::{Error, Result},
     wal::quote,
 };
+
+/// How often a slot that is to be dropped is looked at.
+const RELEASE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the server has under the slot's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,5 +244,18 @@ pub async fn find(sql: &Client, slot: &str) -> Result<Slot> {
             "walsender {pid} streams from {slot}"
         ))),
         None => Ok(Slot::Ready),
+    }
+}
+
+/// Drops the slot, once its last walsender has let go of it.
+pub async fn discard(config: &Config, slot: &str) -> Result<()> {
+    let sql = connect(config).await?;
+    let drop = "SELECT pg_drop_replication_slot($1)";
+    loop {
+        let dropped = sql.execute(drop, &[&slot]).await;
+        match dropped.map_err(|e| Error::sql("drop the replication slot", &e)) {
+            Err(Error::SlotHeld(_)) => sleep(RELEASE_PAUSE).await,
+            dropped => return dropped.map(|_| ()),
+        }
     }
 }
