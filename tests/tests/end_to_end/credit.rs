@@ -19,6 +19,8 @@ const FITTING: usize = 10;
 const TOTAL: i64 = 70;
 const LIMIT: i64 = 700;
 
+const DEADLINE: Duration = Duration::from_secs(60);
+
 /// The CHECK stands behind the row lock. A batch that it refuses has failed: so the lock did not hold.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_64_concurrent_orders_exactly_the_10_that_fit_are_approved() {
@@ -48,14 +50,13 @@ async fn of_64_concurrent_orders_exactly_the_10_that_fit_are_approved() {
         ensure!(stored >= CUSTOMERS * ORDERS, "so far {stored}");
         Ok(Some(()))
     };
-    let deadline = Duration::from_secs(60);
-    let published = eventually("the orders to be published", deadline, published).await;
+    let published = eventually("the orders to be published", DEADLINE, published).await;
     published.unwrap();
     replicas
         .iter()
         .for_each(|process| process.resume().unwrap());
 
-    let books = books::settled(&system, Duration::from_secs(120)).await;
+    let books = books::settled(&system, DEADLINE).await;
     let books = books.unwrap();
     println!("{books}");
     books.assert_clean();
