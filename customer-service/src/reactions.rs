@@ -4,6 +4,9 @@
 //! Danger: the reservations are read after the customers' rows are locked. Read before, they would
 //! miss what the transaction that the lock waited for has just reserved for the same order; only the
 //! key of `reservations` would then stand between that order and a second answer.
+//!
+//! What a newer version would read, this one leaves for it: during a rolling upgrade both share one
+//! consumer, and a dead letter is final.
 
 use std::collections::BTreeMap;
 
@@ -89,10 +92,11 @@ async fn write(
     Ok(())
 }
 
-/// Retry, or dead letter.
+/// Retry, or dead letter. A row that this version cannot read is mended by a deployment.
 fn failed(error: store::Error) -> Failure {
     match error {
         store::Error::Postgres(error) => Failure::from_postgres(error),
+        unreadable @ store::Error::Unreadable { .. } => Failure::Transient(Box::new(unreadable)),
         other => Failure::Definite(chain(&other)),
     }
 }
@@ -100,7 +104,13 @@ fn failed(error: store::Error) -> Failure {
 fn read(events: &[Claimed]) -> Result<Vec<Ask>, Failure> {
     let read = |event: &Claimed| wire::ask(&event.event_type, &event.payload);
     let asks: Result<_, _> = events.iter().map(read).collect();
-    asks.map_err(|unreadable: wire::Unreadable| Failure::Definite(unreadable.to_string()))
+    asks.map_err(|unreadable| match unreadable {
+        // A newer version asked the common consumer for it, and reads it.
+        wire::Unreadable::Type(_) => Failure::Transient(Box::new(unreadable)),
+        wire::Unreadable::Protobuf(_) | wire::Unreadable::Field(_) => {
+            Failure::Definite(unreadable.to_string())
+        }
+    })
 }
 
 fn answer(ask: &Ask, refusal: Option<&Refusal>) -> outbox::Event {

@@ -5,9 +5,11 @@
 //! the relay reads it, a moment before other transactions see it: while the committing process has not
 //! run on yet, and with synchronous replication until the standby has answered. Answers are quick. One
 //! that was dropped for this would leave its order pending for ever (I8).
+//!
+//! What a newer version would read, this one leaves for it: during a rolling upgrade both share one
+//! consumer, and a dead letter is final.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, UNIX_EPOCH};
 
 use chassis::failure::chain;
 use mailbox::consumer::{Failure, Handler};
@@ -19,11 +21,6 @@ use uuid::Uuid;
 use crate::api::AGGREGATE;
 use crate::domain::{Answer, Decision, OrderId, Reason, State};
 use crate::{store, wire};
-
-/// An answer of this age is about no order that is still to be seen. Far longer than a commit takes to
-/// be seen, even one that waits for a standby; what it bounds is only how long such an answer is
-/// tried before it goes to the dead letters.
-const VISIBLE_WITHIN: Duration = Duration::from_secs(600);
 
 /// Settles orders by the answers about them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,10 +73,11 @@ impl Handler for Reactions {
     }
 }
 
-/// Retry, or dead letter.
+/// Retry, or dead letter. A row that this version cannot read is mended by a deployment.
 fn failed(error: store::Error) -> Failure {
     match error {
         store::Error::Postgres(error) => Failure::from_postgres(error),
+        unreadable @ store::Error::Unreadable(_) => Failure::Transient(Box::new(unreadable)),
         other => Failure::Definite(chain(&other)),
     }
 }
@@ -87,28 +85,27 @@ fn failed(error: store::Error) -> Failure {
 fn read(events: &[Claimed]) -> Result<Vec<(OrderId, Answer)>, Failure> {
     let read = |event: &Claimed| wire::answer(&event.event_type, &event.payload);
     let answers: Result<_, _> = events.iter().map(read).collect();
-    answers.map_err(|unreadable: wire::Unreadable| Failure::Definite(unreadable.to_string()))
+    answers.map_err(|unreadable| match unreadable {
+        // A newer version asked the common consumer for it, and reads it.
+        wire::Unreadable::Type(_) => Failure::Transient(Box::new(unreadable)),
+        wire::Unreadable::Protobuf(..) | wire::Unreadable::Field(..) => {
+            Failure::Definite(unreadable.to_string())
+        }
+    })
 }
 
-/// What to do with an answer about an order that is not there.
+/// An answer about an order that is not there is tried again for as long as it takes. No age tells an
+/// order that cannot be seen yet from one that was lost with a restored database: clocks differ, and a
+/// standby may hold a commit back for hours. The others do not wait for it; the metric and the log show
+/// it to an operator.
 fn unknown(event: &Claimed, order_id: OrderId) -> Failure {
     metrics::counter!("order_reactions_unknown_order_total", "event" => event.event_type.clone())
         .increment(1);
     let order_id = Uuid::from(order_id);
-    if age(event.id).is_some_and(|age| age < VISIBLE_WITHIN) {
-        let why = format!("order {order_id} cannot be seen yet");
-        return Failure::Transient(why.into());
-    }
-    Failure::Definite(format!(
-        "there is no order {order_id}; was the database restored to an earlier point?"
-    ))
-}
-
-/// The time since a UUIDv7 was drawn, zero by a clock that is behind; none of another kind of UUID.
-fn age(id: Uuid) -> Option<Duration> {
-    let (seconds, nanos) = id.get_timestamp()?.to_unix();
-    let drawn = UNIX_EPOCH + Duration::new(seconds, nanos);
-    Some(drawn.elapsed().unwrap_or_default())
+    let why = format!(
+        "order {order_id} cannot be seen; if it stays so, was the database restored to an earlier point?"
+    );
+    Failure::Transient(why.into())
 }
 
 // Counted before the commit: a batch that is rolled back and applied again counts twice.
