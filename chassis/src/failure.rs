@@ -4,9 +4,14 @@
 use std::error::Error;
 use std::time::Duration;
 
-use deadpool_postgres::{Object, Pool};
+use deadpool_postgres::Pool;
 use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
 use tonic::Status;
+
+pub use lease::Lease;
+
+mod lease;
 
 /// A request waits so long for a free connection. More requests than that need cannot be served in
 /// time anyway; to tell early lets their callers go elsewhere.
@@ -18,10 +23,11 @@ const UNKNOWN_OUTCOME: &str = "the database went away while the change was being
 const INTERNAL: &str = "the request failed in a way that trying again does not mend; \
                         the service's log says why";
 
-/// A connection, or `UNAVAILABLE` when there is none within a bounded time.
-pub async fn connection(pool: &Pool) -> Result<Object, Status> {
+/// A connection, or `UNAVAILABLE` when there is none within a bounded time. Give it back by
+/// [`Lease::release`] when its statements have been answered.
+pub async fn connection(pool: &Pool) -> Result<Lease, Status> {
     match timeout(POOL_WAIT, pool.get()).await {
-        Ok(Ok(connection)) => Ok(connection),
+        Ok(Ok(connection)) => Ok(Lease::new(connection)),
         Ok(Err(error)) => {
             tracing::warn!(error = chain(&error), "no connection to Postgres");
             Err(Status::unavailable(UNAVAILABLE))
@@ -45,11 +51,13 @@ pub fn status(error: tokio_postgres::Error) -> Status {
 }
 
 /// Whether time may mend it, by SQLSTATE: connection (08), serialization and deadlock (40), resources
-/// (53), locks (55), time-out and shutdown (57); and what has no SQLSTATE, which is the connection.
+/// (53), locks (55), time-out and shutdown (57), and a server that is read-only, because it is a standby
+/// now; and what has no SQLSTATE, which is the connection.
 fn passes(error: &tokio_postgres::Error) -> bool {
     error.code().is_none_or(|state| {
         let class = state.code().get(..2).unwrap_or_default();
         ["08", "40", "53", "55", "57"].contains(&class)
+            || *state == SqlState::READ_ONLY_SQL_TRANSACTION
     })
 }
 

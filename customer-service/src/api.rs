@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chassis::grpc::MESSAGE_SIZE_MAX;
 use chassis::{failure, invalid, rpc};
-use deadpool_postgres::Pool;
+use deadpool_postgres::{Client, Pool};
 use mailbox::outbox;
 use proto::customers::v1::customer_service_server::{CustomerService, CustomerServiceServer};
 use proto::customers::v1::{
@@ -37,16 +37,26 @@ impl Customers {
         let created = wire::customer_created(customer);
         let event = outbox::Event::new(AGGREGATE, customer.customer_id.into(), &created);
         let mut connection = failure::connection(&self.pool).await?;
-        let tx = connection.transaction().await.map_err(failure::status)?;
-        // Sent together: one round trip for both. The first one's error counts, because the second
-        // fails only for being in the same transaction.
-        let events = [event];
-        let (inserted, appended) =
-            tokio::join!(store::insert(&tx, customer), outbox::append(&tx, &events));
-        inserted.map_err(refused)?;
-        appended.map_err(failure::status)?;
-        tx.commit().await.map_err(failure::commit_status)
+        let outcome = insert(&mut connection, customer, event).await;
+        connection.release();
+        outcome
     }
+}
+
+async fn insert(
+    client: &mut Client,
+    customer: &Customer,
+    event: outbox::Event,
+) -> Result<(), Status> {
+    let tx = client.transaction().await.map_err(failure::status)?;
+    // Sent together: one round trip for both. The first one's error counts, because the second
+    // fails only for being in the same transaction.
+    let events = [event];
+    let (inserted, appended) =
+        tokio::join!(store::insert(&tx, customer), outbox::append(&tx, &events));
+    inserted.map_err(refused)?;
+    appended.map_err(failure::status)?;
+    tx.commit().await.map_err(failure::commit_status)
 }
 
 #[tonic::async_trait]
@@ -76,6 +86,7 @@ impl CustomerService for Customers {
         let asked = wire::GetCustomer::try_from(request.into_inner()).map_err(invalid)?;
         let connection = failure::connection(&self.pool).await?;
         let found = store::get(&connection, asked.customer_id).await;
+        connection.release();
         let customer = found
             .map_err(refused)?
             .ok_or_else(|| not_found(asked.customer_id))?;
@@ -92,6 +103,7 @@ impl CustomerService for Customers {
         let connection = failure::connection(&self.pool).await?;
         // One more than the page holds tells whether there is a next page.
         let found = store::list(&connection, asked.after, asked.page_size + 1).await;
+        connection.release();
         let mut customers = found.map_err(refused)?;
         let is_last = customers.len() <= asked.page_size;
         customers.truncate(asked.page_size);

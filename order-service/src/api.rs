@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chassis::grpc::MESSAGE_SIZE_MAX;
 use chassis::{failure, invalid, rpc};
-use deadpool_postgres::Pool;
+use deadpool_postgres::{Client, Pool};
 use mailbox::outbox;
 use proto::orders::v1::order_service_server::{OrderService, OrderServiceServer};
 use proto::orders::v1::{
@@ -37,16 +37,22 @@ impl Orders {
         let created = wire::order_created(order);
         let event = outbox::Event::new(AGGREGATE, order.order_id.into(), &created);
         let mut connection = failure::connection(&self.pool).await?;
-        let tx = connection.transaction().await.map_err(failure::status)?;
-        // Sent together: one round trip for both. The first one's error counts, because the second
-        // fails only for being in the same transaction.
-        let events = [event];
-        let (inserted, appended) =
-            tokio::join!(store::insert(&tx, order), outbox::append(&tx, &events));
-        inserted.map_err(refused)?;
-        appended.map_err(failure::status)?;
-        tx.commit().await.map_err(failure::commit_status)
+        let outcome = insert(&mut connection, order, event).await;
+        connection.release();
+        outcome
     }
+}
+
+async fn insert(client: &mut Client, order: &Order, event: outbox::Event) -> Result<(), Status> {
+    let tx = client.transaction().await.map_err(failure::status)?;
+    // Sent together: one round trip for both. The first one's error counts, because the second
+    // fails only for being in the same transaction.
+    let events = [event];
+    let (inserted, appended) =
+        tokio::join!(store::insert(&tx, order), outbox::append(&tx, &events));
+    inserted.map_err(refused)?;
+    appended.map_err(failure::status)?;
+    tx.commit().await.map_err(failure::commit_status)
 }
 
 #[tonic::async_trait]
@@ -72,6 +78,7 @@ impl OrderService for Orders {
         let asked = wire::GetOrder::try_from(request.into_inner()).map_err(invalid)?;
         let connection = failure::connection(&self.pool).await?;
         let found = store::get(&connection, asked.order_id).await;
+        connection.release();
         let order = found
             .map_err(refused)?
             .ok_or_else(|| not_found(asked.order_id))?;
@@ -89,6 +96,7 @@ impl OrderService for Orders {
         // One more than the page holds tells whether there is a next page.
         let limit = asked.page_size + 1;
         let found = store::list(&connection, asked.customer_id, asked.after, limit).await;
+        connection.release();
         let mut orders = found.map_err(refused)?;
         let is_last = orders.len() <= asked.page_size;
         orders.truncate(asked.page_size);

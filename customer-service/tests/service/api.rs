@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use chassis::failure;
 use customer_service::api::Customers;
 use harness::Postgres;
 use proto::customers::v1::customer_service_server::CustomerService as _;
@@ -10,6 +11,7 @@ use proto::customers::v1::{
     CreateCustomerRequest, Customer, CustomerCreated, GetCustomerRequest, ListCustomersRequest,
     ListCustomersResponse,
 };
+use tokio::time::timeout;
 use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
@@ -214,4 +216,29 @@ async fn without_a_database_a_request_is_told_to_try_again() {
     }
     postgres.start_again().await.unwrap();
     assert_eq!(get(&customers, &id).await.unwrap().customer_id, id);
+}
+
+#[tokio::test]
+async fn a_dropped_request_lends_no_busy_connection() {
+    let pool = database_in(postgres().await, 1).await;
+    let customers = Customers::new(pool.clone());
+    let own = pool.get().await.unwrap();
+    let name = own.query_one("SELECT current_database()", &[]).await;
+    drop(own);
+    let name: String = name.unwrap().get(0);
+    let mut locker = postgres().await.connect(&name).await.unwrap();
+    let lock = locker.transaction().await.unwrap();
+    let all = "LOCK TABLE customers IN ACCESS EXCLUSIVE MODE";
+    lock.batch_execute(all).await.unwrap();
+    // As when its deadline passes.
+    let dropped = timeout(Duration::from_millis(300), create(&customers, "Ada", 1)).await;
+    assert!(dropped.is_err());
+
+    let next = failure::connection(&pool).await.unwrap();
+    let answered = timeout(Duration::from_secs(10), next.simple_query("SELECT 1")).await;
+    answered.expect("an idle connection").unwrap();
+    let waiting =
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'customers'::regclass";
+    let waiting: i64 = lock.query_one(waiting, &[]).await.unwrap().get(0);
+    assert_eq!(waiting, 0, "Postgres runs on what nobody waits for");
 }

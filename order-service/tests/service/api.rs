@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use chassis::failure;
 use harness::Postgres;
 use order_service::api::Orders;
 use proto::orders::v1::order_service_server::OrderService as _;
 use proto::orders::v1::{
     CreateOrderRequest, ListOrdersRequest, ListOrdersResponse, OrderCreated, OrderState,
 };
+use tokio::time::timeout;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
@@ -194,4 +196,33 @@ async fn without_a_database_a_request_is_told_to_try_again() {
     }
     postgres.start_again().await.unwrap();
     assert_eq!(get(&orders, &id).await.unwrap().order_id, id);
+}
+
+#[tokio::test]
+async fn a_dropped_request_lends_no_busy_connection() {
+    let pool = database_in(postgres().await, 1).await;
+    let orders = Orders::new(pool.clone());
+    let own = pool.get().await.unwrap();
+    let name = own.query_one("SELECT current_database()", &[]).await;
+    drop(own);
+    let name: String = name.unwrap().get(0);
+    let mut locker = postgres().await.connect(&name).await.unwrap();
+    let lock = locker.transaction().await.unwrap();
+    let all = "LOCK TABLE orders IN ACCESS EXCLUSIVE MODE";
+    lock.batch_execute(all).await.unwrap();
+    // As when its deadline passes.
+    let dropped = timeout(
+        Duration::from_millis(300),
+        create(&orders, Uuid::now_v7(), 1),
+    )
+    .await;
+    assert!(dropped.is_err());
+
+    let next = failure::connection(&pool).await.unwrap();
+    let answered = timeout(Duration::from_secs(10), next.simple_query("SELECT 1")).await;
+    answered.expect("an idle connection").unwrap();
+    let waiting =
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass";
+    let waiting: i64 = lock.query_one(waiting, &[]).await.unwrap().get(0);
+    assert_eq!(waiting, 0, "Postgres runs on what nobody waits for");
 }
