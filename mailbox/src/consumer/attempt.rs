@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use deadpool_postgres::{Client, Object, Pool};
 use futures_util::FutureExt;
+use futures_util::future::try_join;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
@@ -90,7 +91,7 @@ pub(super) async fn attempt<H: Handler>(
         .map_err(|e| Setback::Unavailable(e.into()))?;
     let outcome = timeout_at(
         deadline,
-        transact(&mut client, consumer, handler, deliveries),
+        transact(&mut client, consumer, within, handler, deliveries),
     )
     .await;
     match outcome {
@@ -99,7 +100,9 @@ pub(super) async fn attempt<H: Handler>(
         }
         Ok(outcome) => outcome,
         Err(_elapsed) => {
-            // A statement may still be running on it; closing it ends its transaction.
+            // A statement may still be running on it. Postgres does not notice that it is closed while
+            // it waits for a lock: what ends the transaction, and its claims, is the time limit on
+            // statements.
             drop(Object::take(client));
             Err(Setback::Transient(
                 format!("not finished within {within:?}").into(),
@@ -111,11 +114,15 @@ pub(super) async fn attempt<H: Handler>(
 async fn transact<H: Handler>(
     client: &mut Client,
     consumer: &str,
+    within: Duration,
     handler: &H,
     deliveries: Vec<Delivery>,
 ) -> Result<Vec<Uuid>, Setback> {
     let tx = client.transaction().await.map_err(from_postgres)?;
-    let claimed = inbox::claim(&tx, consumer, deliveries)
+    // In one round trip; sent in this order.
+    let limit = limit_statements(within);
+    let limited = tx.batch_execute(&limit);
+    let ((), claimed) = try_join(limited, inbox::claim(&tx, consumer, deliveries))
         .await
         .map_err(from_postgres)?;
     if !claimed.is_empty()
@@ -132,6 +139,13 @@ async fn transact<H: Handler>(
         return Err(from_postgres(error));
     }
     Ok(claimed.iter().map(|event| event.id).collect())
+}
+
+/// Makes Postgres itself give up a statement that nobody waits for any more.
+fn limit_statements(within: Duration) -> String {
+    // Postgres's range; 0 would mean no limit.
+    let milliseconds = within.as_millis().clamp(1, i32::MAX as u128);
+    format!("SET LOCAL statement_timeout = {milliseconds}")
 }
 
 /// Runs the handler. Ok means that the transaction can be committed.

@@ -1,6 +1,6 @@
 //! Events that cannot be applied, now or ever.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
 use harness::eventually;
@@ -8,7 +8,7 @@ use mailbox::dead_letter;
 use mailbox::envelope::{EVENT_ID, EVENT_TYPE};
 use uuid::Uuid;
 
-use crate::world::{SOON, Script, World, header};
+use crate::world::{ACK_WAIT, SOON, Script, World, header};
 
 /// Publishes, consumes, and waits until all is settled; returns the events' ids and the dead letters.
 async fn after(
@@ -108,6 +108,41 @@ async fn a_handler_that_never_returns_is_given_up_and_tried_again() -> Result<()
     assert_eq!(applied, ["1", "3", "hang 2"]);
     assert!(letters.is_empty());
     Ok(())
+}
+
+/// The server notices a closed connection only when it next writes to it or reads from it.
+#[tokio::test]
+async fn an_attempt_that_was_given_up_does_not_go_on_waiting_in_postgres() -> Result<()> {
+    let world = World::shared().await?;
+    world.create_stream().await?;
+    let ids = world.publish(["1"]).await?;
+    let mut other = world.pool.get().await?;
+    let claim = other.transaction().await?;
+    let insert = "INSERT INTO inbox (event_id, consumer) VALUES ($1, $2)";
+    claim.execute(insert, &[&ids[0], &world.name]).await?;
+    let replica = world.consume(&Script::default()).await?;
+    eventually("a second attempt", SOON, async || {
+        Ok((world.durable().await?.delivered.consumer_sequence >= 2).then_some(()))
+    })
+    .await?;
+    replica.stop().await?;
+    eventually(
+        "the attempts to end in Postgres",
+        2 * ACK_WAIT,
+        async || {
+            let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            let waiting = world.count(waiting).await?;
+            ensure!(waiting == 0, "{waiting} wait for the claim");
+            Ok(Some(()))
+        },
+    )
+    .await?;
+    claim.rollback().await?;
+    let replica = world.consume(&Script::default()).await?;
+    world.settled().await?;
+    assert_eq!(world.applied().await?, ["1"]);
+    replica.stop().await
 }
 
 #[tokio::test]
