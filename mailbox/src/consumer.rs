@@ -20,6 +20,7 @@ mod durable;
 mod failure;
 mod fetch;
 mod received;
+mod filters;
 mod worker;
 
 use std::future::Future;

@@ -9,6 +9,7 @@ use async_nats::jetstream::{Context, ErrorCode};
 use tracing::{info, warn};
 
 use super::config::{Config, MAX_ACK_PENDING};
+use super::filters;
 use super::worker::Worker;
 use super::{Error, Handler, RECONNECT_LONGEST};
 use crate::backoff::Backoff;
@@ -88,24 +89,39 @@ async fn set_up<H: Handler>(
 }
 
 async fn create_or_update(stream: &Stream, config: &Config) -> Result<PullConsumer, NotReady> {
-    let wanted = match stream.consumer_info(&config.durable).await {
+    let Config {
+        stream: name,
+        durable,
+        ..
+    } = config;
+    let mut filters = filters::or_everything(config.filters.clone());
+    let wanted = match stream.consumer_info(durable).await {
         Ok(info) if info.config.deliver_subject.is_some() => {
             return Err(NotReady::Refused(
                 "a push consumer of this name exists".into(),
             ));
         }
         Ok(info) => {
-            let changes = changes(&info.config, config);
-            if !changes.is_empty() {
-                info!(stream = %config.stream, durable = %config.durable, ?changes, "updating the durable consumer");
+            let present = filters::of(&info.config);
+            let extra = filters::extra(&present, &filters);
+            if !extra.is_empty() {
+                warn!(stream = %name, %durable, ?extra, "the durable consumer reads more than this version asks for, as another version may need it; once none does, narrow its filters by hand");
             }
+            filters = filters::union(&present, &filters);
+            let changes = changes(&info.config, config, &filters);
+            if changes.is_empty() {
+                // Not written again: another version may have widened it since it was read.
+                let consumer = stream.get_consumer(durable).await;
+                return consumer.map_err(NotReady::Transient);
+            }
+            info!(stream = %name, %durable, ?changes, "updating the durable consumer");
             // What an operator has set besides stays as it is.
             let present = pull::Config::try_from_consumer_config(info.config);
-            applied_to(present.map_err(NotReady::Transient)?, config)
+            applied_to(present.map_err(NotReady::Transient)?, config, filters)
         }
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => {
-            info!(stream = %config.stream, durable = %config.durable, "creating the durable consumer");
-            applied_to(pull::Config::default(), config)
+            info!(stream = %name, %durable, "creating the durable consumer");
+            applied_to(pull::Config::default(), config, filters)
         }
         Err(error) => return Err(NotReady::Transient(error.into())),
     };
@@ -121,11 +137,11 @@ async fn create_or_update(stream: &Stream, config: &Config) -> Result<PullConsum
         })
 }
 
-fn applied_to(present: pull::Config, config: &Config) -> pull::Config {
-    let (filter_subject, filter_subjects) = match config.filters.as_slice() {
-        [] => (String::new(), Vec::new()),
+fn applied_to(present: pull::Config, config: &Config, filters: Vec<String>) -> pull::Config {
+    let (filter_subject, filter_subjects) = match filters.as_slice() {
+        [one] if one == filters::EVERYTHING => (String::new(), Vec::new()),
         [one] => (one.clone(), Vec::new()),
-        several => (String::new(), several.to_vec()),
+        _ => (String::new(), filters),
     };
     pull::Config {
         durable_name: Some(config.durable.clone()),
@@ -144,14 +160,9 @@ fn applied_to(present: pull::Config, config: &Config) -> pull::Config {
 }
 
 /// The names of the settings that differ from what is wanted.
-fn changes(present: &AnyConfig, config: &Config) -> Vec<&'static str> {
-    let mut filters = present.filter_subjects.clone();
-    filters.extend(Some(present.filter_subject.clone()).filter(|f| !f.is_empty()));
-    filters.sort_unstable();
-    let mut wanted = config.filters.clone();
-    wanted.sort_unstable();
+fn changes(present: &AnyConfig, config: &Config, filters: &[String]) -> Vec<&'static str> {
     let settings = [
-        ("filters", filters == wanted),
+        ("filters", filters::of(present) == filters),
         ("ack_wait", present.ack_wait == config.ack_wait),
         ("max_deliver", present.max_deliver == MAX_DELIVER),
         (

@@ -167,20 +167,23 @@ async fn a_changed_configuration_is_brought_to_the_durable() -> Result<()> {
     let world = World::shared().await?;
     world.create_stream().await?;
     let mut config = world.config();
-    for filters in [
-        vec![format!("{}.test.v1.Happened", world.name)],
-        vec![format!("{}.a", world.name), format!("{}.b", world.name)],
+    let subject = |name: &str| format!("{}.{name}", world.name);
+    let [a, b, all] = ["a", "b", ">"].map(subject);
+    for (wanted, expected) in [
+        (vec![a.clone()], vec![a.clone()]),
+        (vec![b.clone(), a.clone()], vec![a, b]),
+        (vec![all.clone()], vec![all]),
+        (vec![], vec![]),
     ] {
-        config.filters = filters;
+        config.filters = wanted;
         config.ack_wait *= 2;
         let replica = world
             .consume_with(&Script::default(), config.clone())
             .await?;
         eventually("the durable to follow", SOON, async || {
+            let filters = world.filters().await?;
+            anyhow::ensure!(filters == expected, "filters {filters:?}");
             let present = world.durable().await?.config;
-            let mut filters = present.filter_subjects.clone();
-            filters.extend(Some(present.filter_subject.clone()).filter(|f| !f.is_empty()));
-            anyhow::ensure!(filters == config.filters, "filters {filters:?}");
             anyhow::ensure!(present.ack_wait == config.ack_wait);
             assert_eq!(present.max_deliver, -1);
             assert_eq!(present.max_ack_pending, 4_096);
@@ -190,4 +193,33 @@ async fn a_changed_configuration_is_brought_to_the_durable() -> Result<()> {
         replica.stop().await?;
     }
     Ok(())
+}
+
+/// What JetStream passes over while the filters are narrow, it never delivers.
+#[tokio::test]
+async fn an_older_version_does_not_narrow_the_filters_of_a_newer_one() -> Result<()> {
+    let world = World::shared().await?;
+    world.create_stream().await?;
+    let mut older = world.config();
+    older.filters = vec![format!("{}.a", world.name)];
+    let mut newer = older.clone();
+    newer.filters.push(format!("{}.test.>", world.name));
+    for config in [&older, &newer, &older] {
+        let replica = world
+            .consume_with(&Script::default(), config.clone())
+            .await?;
+        eventually("a waiting request", SOON, async || {
+            Ok((world.durable().await?.num_waiting == 1).then_some(()))
+        })
+        .await?;
+        replica.stop().await?;
+    }
+    assert_eq!(world.filters().await?, newer.filters);
+    world.publish(["for the newer"]).await?;
+    let replica = world.consume_with(&Script::default(), older).await?;
+    eventually("the event", SOON, async || {
+        Ok((world.applied().await? == ["for the newer"]).then_some(()))
+    })
+    .await?;
+    replica.stop().await
 }

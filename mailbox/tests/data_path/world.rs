@@ -171,6 +171,13 @@ impl World {
         Ok(stream.consumer_info(&self.name).await?)
     }
 
+    /// The subjects that the durable consumer reads.
+    pub(crate) async fn filters(&self) -> Result<Vec<String>> {
+        let present = self.durable().await?.config;
+        let one = Some(present.filter_subject).filter(|f| !f.is_empty());
+        Ok(present.filter_subjects.into_iter().chain(one).collect())
+    }
+
     pub(crate) async fn delete_durable(&self) -> Result<()> {
         let stream = self.jetstream.get_stream(&self.name).await?;
         stream.delete_consumer(&self.name).await?;
