@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, GenericClient};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -30,6 +30,10 @@ FROM unnest('{public.outbox, public.inbox}'::text[]) AS name";
 /// # Errors
 /// The migrations have not run, a lock was not had within 5 s, or the connection is lost.
 pub async fn ensure(client: &Client, days: i32) -> Result<i32, Error> {
+    ensure_by(client, days).await
+}
+
+async fn ensure_by(client: &impl GenericClient, days: i32) -> Result<i32, Error> {
     let rows = client.query_typed(ENSURE, &[(&days, Type::INT4)]).await?;
     Ok(rows.iter().map(|row| row.get::<_, i32>(0)).sum())
 }
@@ -38,7 +42,11 @@ pub async fn ensure(client: &Client, days: i32) -> Result<i32, Error> {
 /// again: the default partitions take the rows meanwhile.
 pub async fn maintain(pool: Pool, token: CancellationToken) {
     loop {
-        let wait = match maintain_once(&pool).await {
+        let outcome = tokio::select! {
+            () = token.cancelled() => return,
+            outcome = maintain_once(&pool) => outcome,
+        };
+        let wait = match outcome {
             Ok(0) => MAINTAIN_EVERY,
             Ok(created) => {
                 info!(created, "created partitions of outbox and inbox");
@@ -57,6 +65,12 @@ pub async fn maintain(pool: Pool, token: CancellationToken) {
 }
 
 async fn maintain_once(pool: &Pool) -> Result<i32, Box<dyn std::error::Error + Send + Sync>> {
-    let client = pool.get().await?;
-    Ok(ensure(&client, DAYS_AHEAD).await?)
+    let mut client = pool.get().await?;
+    let tx = client.transaction().await?;
+    // A new partition makes Postgres read the whole default partition. If that once took longer than
+    // the pool lets a statement take, it would for ever: the more rows go there, the longer.
+    tx.batch_execute("SET LOCAL statement_timeout = 0").await?;
+    let created = ensure_by(&*tx, DAYS_AHEAD).await?;
+    tx.commit().await?;
+    Ok(created)
 }

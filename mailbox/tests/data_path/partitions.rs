@@ -5,7 +5,7 @@ use mailbox::partitions;
 use tokio_util::sync::CancellationToken;
 use uuid::{ContextV7, Timestamp, Uuid};
 
-use crate::world::{SOON, World};
+use crate::world::{SOON, World, pool};
 
 const DAY: u64 = 24 * 3600;
 
@@ -103,6 +103,39 @@ async fn a_day_with_rows_in_the_default_partition_stays_there() -> Result<()> {
         partition_of(&world, next_day).await?,
         daily(&world, 9).await?
     );
+    Ok(())
+}
+
+/// Attaching a partition reads the whole default partition, however large that has become.
+#[tokio::test]
+async fn maintenance_may_take_longer_than_the_pool_allows_a_statement() -> Result<()> {
+    let world = World::shared().await?;
+    let today = daily(&world, 0).await?;
+    let mut client = world.pool.get().await?;
+    client.batch_execute(&format!("DROP TABLE {today}")).await?;
+    // Makes it slow.
+    let lock =
+        "SELECT pg_advisory_xact_lock(hashtextextended('mailbox_ensure_partitions', 0))::text";
+    let other = client.transaction().await?;
+    other.execute(lock, &[]).await?;
+    let url = world.servers.postgres.url(&world.name);
+    let impatient = pool(&format!("{url}?options=-c%20statement_timeout%3D200"))?;
+    let token = CancellationToken::new();
+    let task = tokio::spawn(partitions::maintain(impatient, token.clone()));
+    harness::eventually("maintenance to last", SOON, async || {
+        let query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+            AND wait_event_type = 'Lock' AND now() - query_start > '400ms'";
+        Ok((world.count(query).await? == 1).then_some(()))
+    })
+    .await?;
+    other.rollback().await?;
+    harness::eventually("today's partition", SOON, async || {
+        let query = format!("SELECT count(to_regclass('{today}'))");
+        Ok((world.count(&query).await? == 1).then_some(()))
+    })
+    .await?;
+    token.cancel();
+    tokio::time::timeout(SOON, task).await??;
     Ok(())
 }
 

@@ -240,7 +240,7 @@ CREATE TABLE applied (nr bigserial, event_id uuid, payload text, tx bigint DEFAU
     cost int CONSTRAINT cost_not_negative CHECK (cost >= 0));
 CREATE TABLE once (payload text CONSTRAINT only_once UNIQUE DEFERRABLE INITIALLY DEFERRED);";
 
-fn pool(url: &str) -> Result<Pool> {
+pub(crate) fn pool(url: &str) -> Result<Pool> {
     let config = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
     };
