@@ -4,6 +4,7 @@ use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
 const APPLIED: &str = "mailbox_events_applied_total";
 const DUPLICATE: &str = "mailbox_events_duplicate_total";
+const RETRIED: &str = "mailbox_events_retried_total";
 const BATCHES_FAILED: &str = "mailbox_batches_failed_total";
 const DEAD_LETTERS: &str = "mailbox_dead_letters_total";
 const BATCH_SIZE: &str = "mailbox_batch_size";
@@ -15,6 +16,10 @@ pub(crate) fn describe() {
         "Events delivered once more after they had been applied; not applied again"
     );
     describe_counter!(
+        RETRIED,
+        "Failed attempts after which an event is delivered again, later"
+    );
+    describe_counter!(
         BATCHES_FAILED,
         "Batches whose transaction failed, by the failure's kind; their events are applied one by one"
     );
@@ -24,7 +29,7 @@ pub(crate) fn describe() {
     for kind in ["definite", "transient"] {
         counter!(BATCHES_FAILED, "kind" => kind).increment(0);
     }
-    for name in [APPLIED, DUPLICATE, DEAD_LETTERS] {
+    for name in [APPLIED, DUPLICATE, RETRIED, DEAD_LETTERS] {
         counter!(name).increment(0);
     }
 }
@@ -35,6 +40,10 @@ pub(crate) fn applied(events: usize) {
 
 pub(crate) fn duplicate(events: usize) {
     counter!(DUPLICATE).increment(events as u64);
+}
+
+pub(crate) fn retried() {
+    counter!(RETRIED).increment(1);
 }
 
 pub(crate) fn batch_failed(kind: &'static str) {

@@ -199,6 +199,7 @@ impl<H: Handler> Worker<H> {
                 meters::dead_letter();
                 received.terminate().await;
             }
+                meters::retried();
             Err(error) => {
                 error!(event_id, sequence, reason, %error, "an event cannot be applied, and its dead letter not be stored; trying again later");
                 received
@@ -223,6 +224,7 @@ struct Lease {
 
 impl Lease {
     fn new(every: Duration) -> Self {
+                meters::retried();
         Self {
             every,
             renewed: Instant::now(),

@@ -243,3 +243,19 @@ async fn a_poison_event_too_large_for_a_dead_letter_leaves_a_pointer() -> Result
     assert_eq!(header(letter, dead_letter::ORIGIN_SEQUENCE), "1");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_retry_is_counted() -> Result<()> {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let rendered = recorder.handle();
+    // The consumer runs on this thread.
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let world = World::shared().await?;
+    after(&world, &Script::default(), &["fail 3"]).await?;
+    let rendered = rendered.render();
+    assert!(
+        rendered.contains("\nmailbox_events_retried_total 3\n"),
+        "{rendered}"
+    );
+    Ok(())
+}
