@@ -12,7 +12,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 /// Rows on a page when the request does not say.
 const PAGE_SIZE_DEFAULT: usize = 100;
-/// Rows on a page at most: keeps a reply of the longest rows under 1 MiB, which gRPC and NATS carry.
+/// Rows on a page at most: keeps a reply of the longest rows in protobuf near 1 MiB. In JSON it can be
+/// larger than NATS carries; the caller is then told to ask for less.
 const PAGE_SIZE_MAX: usize = 1000;
 
 const ID_BYTES: usize = 16;

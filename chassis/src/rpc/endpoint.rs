@@ -4,7 +4,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use async_nats::{
-    HeaderMap,
+    Client, HeaderMap,
     service::{Request, endpoint::Endpoint, error::Error},
 };
 use bytes::Bytes;
@@ -25,37 +25,58 @@ const IN_FLIGHT_MAX: usize = 256;
 /// What a handler may take. A NATS request tells no deadline of its own.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// What sending a reply, or ending a subscription, may take. Both only hand a command to the client,
+/// which takes none while its buffer is full: NATS has been away for long.
+const HAND_OVER: Duration = Duration::from_secs(5);
+/// Room for a reply's headers, which count as payload: the `Content-Type` and the frame around it.
+const HEADERS_BYTES: usize = 64;
+
 /// Of an error's text, in its header.
 const ERROR_CHARS_MAX: usize = 1024;
 
+/// What an endpoint serves, and until when.
+#[derive(Clone)]
+pub(super) struct Operation {
+    pub(super) method: &'static str,
+    pub(super) handler: Handler,
+    pub(super) client: Client,
+    /// Cancelled when no new requests are to be taken.
+    pub(super) token: CancellationToken,
+    /// Cancelled when those that were taken have had their time.
+    pub(super) cut: CancellationToken,
+}
+
 /// Until the token is cancelled; then what the subscription holds is still handled.
-pub(super) async fn serve(
-    mut endpoint: Endpoint,
-    method: &'static str,
-    handler: Handler,
-    token: CancellationToken,
-) -> anyhow::Result<()> {
+pub(super) async fn serve(mut endpoint: Endpoint, operation: Operation) -> anyhow::Result<()> {
+    let (method, token) = (operation.method, operation.token.clone());
     let places = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     let mut handling = JoinSet::new();
     let mut stopped = false;
     loop {
-        let place = Arc::clone(&places).acquire_owned().await?;
-        let request = tokio::select! {
-            biased;
-            () = token.cancelled(), if !stopped => {
-                endpoint.stop().await.with_context(|| format!("cannot stop {method}"))?;
-                stopped = true;
-                continue;
-            }
-            request = endpoint.next() => request,
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, endpoint.next().await)
         };
-        let Some(request) = request else {
+        let next = tokio::select! {
+            biased;
+            () = token.cancelled(), if !stopped => None,
+            next = next => Some(next),
+        };
+        let Some((place, request)) = next else {
+            match timeout(HAND_OVER, endpoint.stop()).await {
+                Ok(ended) => ended.with_context(|| format!("cannot stop {method}"))?,
+                Err(_) => break,
+            }
+            stopped = true;
+            continue;
+        };
+        let (place, Some(request)) = (place?, request) else {
             break;
         };
         while handling.try_join_next().is_some() {}
-        let handler = Arc::clone(&handler);
+        let operation = operation.clone();
         handling.spawn(async move {
-            handle(&request, method, &handler).await;
+            handle(&request, &operation).await;
             drop(place);
         });
     }
@@ -66,7 +87,8 @@ pub(super) async fn serve(
     Ok(())
 }
 
-async fn handle(message: &Request, method: &'static str, handler: &Handler) {
+async fn handle(message: &Request, operation: &Operation) {
+    let method = operation.method;
     let headers = message.message.headers.as_ref();
     let span = tracing::info_span!("nats", otel.name = method, otel.kind = "server", method);
     trace::continue_from_nats(&span, headers);
@@ -74,18 +96,17 @@ async fn handle(message: &Request, method: &'static str, handler: &Handler) {
 
     let codec = Codec::of(headers);
     let result = match &codec {
-        Ok(codec) => call(*codec, message, handler, &span).await,
+        Ok(codec) => call(*codec, message, operation, &span)
+            .await
+            .and_then(|reply| fitting(reply, operation.client.max_payload())),
         Err(unknown) => Err(Status::invalid_argument(format!(
             "content-type: {unknown:?} is not one of {CONTENT_TYPES}"
         ))),
     };
     let code = result.as_ref().map_or_else(Status::code, |_| Code::Ok);
-    request.finish(code);
-    let _entered = span.enter();
     if let Err(status) = &result {
-        log(status);
+        span.in_scope(|| log(status));
     }
-    drop(_entered);
     let mut headers = HeaderMap::new();
     let reply = match (codec, result) {
         (Ok(codec), Ok(reply)) => {
@@ -97,14 +118,28 @@ async fn handle(message: &Request, method: &'static str, handler: &Handler) {
         (Err(_), Ok(_)) => unreachable!("without a codec nothing was called"),
     };
     // Who published to the subject without asking for a reply gets none.
-    if message.message.reply.is_some()
-        && let Err(error) = message
-            .respond_with_headers(reply, headers)
-            .instrument(span)
-            .await
-    {
-        tracing::warn!(method, %error, "a reply was not sent");
+    if message.message.reply.is_some() {
+        let sending = message.respond_with_headers(reply, headers);
+        match timeout(HAND_OVER, sending).instrument(span).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(method, %error, "a reply was not sent"),
+            Err(_) => tracing::warn!(method, waited = ?HAND_OVER, "a reply was not sent"),
+        }
     }
+    request.finish(code);
+}
+
+/// The reply, if NATS carries it: one that is too large would not be sent at all.
+fn fitting(reply: Bytes, max_payload: usize) -> Result<Bytes, Status> {
+    let max = max_payload.saturating_sub(HEADERS_BYTES);
+    if reply.len() <= max {
+        return Ok(reply);
+    }
+    Err(Status::resource_exhausted(format!(
+        "the reply has {} bytes, and NATS carries {max} here: ask for less, by a smaller page_size if \
+         it is a list",
+        reply.len()
+    )))
 }
 
 const UNSUPPORTED_MEDIA_TYPE: usize = 415;
@@ -112,17 +147,22 @@ const UNSUPPORTED_MEDIA_TYPE: usize = 415;
 async fn call(
     codec: Codec,
     message: &Request,
-    handler: &Handler,
+    operation: &Operation,
     span: &Span,
 ) -> Result<Bytes, Status> {
+    let handler = &operation.handler;
     let headers = message.message.headers.clone().unwrap_or_default();
     let payload = message.message.payload.clone();
     // The handler runs within the closure too, so that a panic before its first await is caught.
     let handled = AssertUnwindSafe(async { handler(codec, payload, headers).await }).catch_unwind();
-    match timeout(DEADLINE, handled).instrument(span.clone()).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(_panic)) => Err(Status::internal("the server failed")),
-        Err(_) => Err(Status::deadline_exceeded("the deadline passed")),
+    let in_time = timeout(DEADLINE, handled).instrument(span.clone());
+    match operation.cut.run_until_cancelled(in_time).await {
+        Some(Ok(Ok(result))) => result,
+        Some(Ok(Err(_panic))) => Err(Status::internal("the server failed")),
+        Some(Err(_)) => Err(Status::deadline_exceeded("the deadline passed")),
+        None => Err(Status::unavailable(
+            "the service is ending: whether the request was carried out is not known",
+        )),
     }
 }
 

@@ -4,18 +4,28 @@
 mod codec;
 mod endpoint;
 
-use std::{collections::HashMap, fmt, pin::Pin, sync::Arc};
+use std::{collections::HashMap, fmt, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use async_nats::{Client, service::ServiceExt as _};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Request, Response, Status};
 
 use self::codec::Codec;
+
+/// What requests in hand may take after the token. With [`FLUSH`] it is less than the process has by
+/// default, so that its end answers them instead of cutting them off.
+const DRAIN: Duration = Duration::from_secs(15);
+/// What sending the last replies may take: while NATS is away they cannot be sent, and the other tasks
+/// need the time.
+const FLUSH: Duration = Duration::from_secs(3);
 
 /// Takes a request's bytes and gives the reply's, in the same encoding.
 type Handler = Arc<dyn Fn(Codec, Bytes, async_nats::HeaderMap) -> Handled + Send + Sync>;
@@ -86,7 +96,8 @@ impl Api {
         self
     }
 
-    /// Serves until the token is cancelled, then finishes what was taken and flushes the replies.
+    /// Serves until the token is cancelled, then finishes what was taken and flushes the replies, each
+    /// within a bounded time.
     pub async fn serve(self, client: Client, token: CancellationToken) -> anyhow::Result<()> {
         let failed = |error: async_nats::Error| anyhow!("NATS service {}: {error}", self.name);
         let service = client
@@ -97,6 +108,15 @@ impl Api {
             .map_err(failed)?;
         let group = service.group(self.group);
         let mut endpoints = JoinSet::new();
+        let cut = CancellationToken::new();
+        let _drain = AbortOnDropHandle::new(tokio::spawn({
+            let (token, cut) = (token.clone(), cut.clone());
+            async move {
+                token.cancelled().await;
+                sleep(DRAIN).await;
+                cut.cancel();
+            }
+        }));
         for operation in self.operations {
             let endpoint = group
                 .endpoint_builder()
@@ -106,12 +126,14 @@ impl Api {
                 .await
                 .map_err(failed)?;
             let method = format!("{}.{}", self.group, operation.name).leak();
-            endpoints.spawn(endpoint::serve(
-                endpoint,
+            let operation = endpoint::Operation {
                 method,
-                operation.handler,
-                token.clone(),
-            ));
+                handler: operation.handler,
+                client: client.clone(),
+                token: token.clone(),
+                cut: cut.clone(),
+            };
+            endpoints.spawn(endpoint::serve(endpoint, operation));
         }
         tracing::info!(service = self.name, subjects = %format!("{}.*", self.group), "serving over NATS");
         while let Some(ended) = endpoints.join_next().await {
@@ -121,10 +143,13 @@ impl Api {
             .stop()
             .await
             .map_err(|error| anyhow!("NATS service {}: {error}", self.name))?;
-        client
-            .flush()
-            .await
-            .context("cannot flush the last replies to NATS")
+        match timeout(FLUSH, client.flush()).await {
+            Ok(flushed) => flushed.context("cannot flush the last replies to NATS"),
+            Err(_) => {
+                tracing::warn!(waited = ?FLUSH, "NATS does not take the last replies");
+                Ok(())
+            }
+        }
     }
 }
 

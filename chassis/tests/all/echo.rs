@@ -85,6 +85,7 @@ pub(crate) async fn perform(
             gate.acquire().await.unwrap().forget();
             "held".to_owned()
         }
+        "Long" => "x".repeat(2 << 20),
         "Refuse" => return Err(chassis::invalid::argument("text", "must not\nbe this")),
         "Panic" => panic!("a panic that a test asked for"),
         other => return Err(Status::not_found(format!("no operation {other}"))),

@@ -22,7 +22,7 @@ struct Service {
     gate: Gate,
     token: CancellationToken,
     serving: JoinHandle<Result<()>>,
-    _nats: Nats,
+    nats: Nats,
 }
 
 impl Service {
@@ -33,7 +33,9 @@ impl Service {
         let token = CancellationToken::new();
         let gate: Gate = Arc::new(Semaphore::new(0));
         let mut api = Api::new("test-service", "1.2.3", "what tests call", "test.v1");
-        for operation in ["Echo", "Trace", "Hold", "Refuse", "Panic", "Missing"] {
+        for operation in [
+            "Echo", "Trace", "Hold", "Long", "Refuse", "Panic", "Missing",
+        ] {
             let gate = Arc::clone(&gate);
             api = api.operation(operation, move |request| {
                 let gate = Arc::clone(&gate);
@@ -46,7 +48,7 @@ impl Service {
             gate,
             token,
             serving,
-            _nats: nats,
+            nats,
         };
         eventually("the service to answer", SOON, async || {
             let reply = service.call("Missing", PROTOBUF, b"").await?;
@@ -268,5 +270,64 @@ async fn requests_in_hand_are_answered_after_the_token_and_new_ones_find_nobody(
     .await?;
     let service = Arc::into_inner(service).context("still shared")?;
     timeout(SOON, service.serving).await???;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reply_that_nats_does_not_carry_is_refused_with_the_reason() -> Result<()> {
+    let service = Service::start().await?;
+    let reply = service.call("Long", PROTOBUF, b"").await?;
+    let (code, text) = error(&reply);
+    assert_eq!(code, "429", "{text}");
+    assert!(text.starts_with("RESOURCE_EXHAUSTED: "), "{text}");
+    assert!(text.contains("smaller page_size"), "{text}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_end_does_not_wait_for_a_nats_that_is_away() -> Result<()> {
+    let service = Service::start().await?;
+    service.nats.kill().await?;
+    let state = async || {
+        let state = service.client.connection_state();
+        Ok((state == async_nats::connection::State::Disconnected).then_some(()))
+    };
+    eventually("the client to notice", SOON, state).await?;
+    service.token.cancel();
+    timeout(SOON, service.serving)
+        .await
+        .context("still waiting for NATS")??
+}
+
+#[tokio::test]
+async fn an_endpoint_whose_places_are_all_taken_stops_at_once() -> Result<()> {
+    const PLACES: usize = 256;
+    let service = Arc::new(Service::start().await?);
+    // Each handler at work has a handle of its own to the gate.
+    let idle = Arc::strong_count(&service.gate);
+    let mut held = Vec::new();
+    for _ in 0..PLACES {
+        let service = Arc::clone(&service);
+        held.push(tokio::spawn(async move {
+            service.call("Hold", PROTOBUF, b"").await
+        }));
+    }
+    eventually("all places to be taken", SOON, async || {
+        Ok((Arc::strong_count(&service.gate) == idle + PLACES).then_some(()))
+    })
+    .await?;
+    service.token.cancel();
+    eventually("nobody to take more", SOON, async || {
+        let request = service.client.request("test.v1.Hold", "".into());
+        let request = timeout(Duration::from_millis(200), request).await?;
+        Ok(matches!(&request, Err(error)
+            if error.kind() == async_nats::RequestErrorKind::NoResponders)
+        .then_some(()))
+    })
+    .await?;
+    service.gate.add_permits(PLACES);
+    for reply in held {
+        assert_eq!(Text::decode(reply.await??.payload)?.text, "held");
+    }
     Ok(())
 }
