@@ -18,9 +18,10 @@ mod attempt;
 mod config;
 mod durable;
 mod failure;
+mod faults;
 mod fetch;
-mod received;
 mod filters;
+mod received;
 mod worker;
 
 use std::future::Future;

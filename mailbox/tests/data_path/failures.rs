@@ -197,6 +197,16 @@ async fn a_panic_is_forgiven_a_few_times_and_then_dead_lettered() -> Result<()> 
     Ok(())
 }
 
+/// Deliveries say nothing about it: retries, stops and deaths of replicas make them too.
+#[tokio::test]
+async fn a_first_panic_is_forgiven_after_any_number_of_deliveries() -> Result<()> {
+    let world = World::shared().await?;
+    let (_, letters) = after(&world, &Script::default(), &["stumble 4"]).await?;
+    assert_eq!(world.applied().await?, ["stumble 4"]);
+    assert!(letters.is_empty());
+    Ok(())
+}
+
 /// The client takes Postgres's answer to COMMIT for success even when it is a rollback.
 #[tokio::test]
 async fn an_sql_error_that_the_handler_swallowed_is_not_acknowledged() -> Result<()> {

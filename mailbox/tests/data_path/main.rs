@@ -7,6 +7,7 @@
 )]
 
 mod consumer;
+mod dead_letters;
 mod failures;
 mod inbox;
 mod outages;

@@ -273,7 +273,8 @@ impl Replica {
 }
 
 /// Does what payloads say: `refuse`, `panic`, `swallow an error`, `cost -1`, `once x`, `fail n`
-/// (transiently, n times), `panic n`, `hang n`; anything else is applied.
+/// (transiently, n times), `stumble n` (as `fail`, then one panic), `panic n`, `hang n`; anything else
+/// is applied.
 #[derive(Clone, Default)]
 pub(crate) struct Script {
     tries: Arc<Mutex<HashMap<Uuid, u32>>>,
@@ -313,6 +314,10 @@ impl Script {
             ("fail", n) if try_number <= n.parse().unwrap() => {
                 return Err(Failure::Transient("not yet".into()));
             }
+            ("stumble", n) if try_number <= n.parse().unwrap() => {
+                return Err(Failure::Transient("not yet".into()));
+            }
+            ("stumble", n) if try_number == n.parse::<u32>().unwrap() + 1 => panic!("once"),
             ("panic", n) if n.is_empty() || try_number <= n.parse().unwrap() => {
                 panic!("at the sight of {}", event.aggregate_id)
             }
