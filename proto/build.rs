@@ -43,9 +43,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".google.protobuf", "::pbjson_types")
         .compile_fds_with_config(descriptors, messages)?;
 
+    // Unknown JSON fields are refused: a misspelt filter that was ignored would list everything.
     pbjson_build::Builder::new()
         .register_descriptors(&encoded)?
-        .ignore_unknown_fields()
         .build(&PACKAGES)?;
     Ok(())
 }

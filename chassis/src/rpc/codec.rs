@@ -5,6 +5,8 @@ use std::str::FromStr as _;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use serde_path_to_error::Segment;
 use tonic::{
     Status,
     metadata::{AsciiMetadataKey, MetadataMap},
@@ -57,10 +59,15 @@ impl Codec {
         M: prost::Message + Default + DeserializeOwned,
     {
         match self {
-            Self::Protobuf => M::decode(payload).map_err(|why| invalid::argument("body", why)),
-            Self::Json => {
-                serde_json::from_slice(&payload).map_err(|why| invalid::argument("body", why))
-            }
+            Self::Protobuf => M::decode(payload.clone()).map_err(|why| {
+                if payload.starts_with(b"{") {
+                    let why =
+                        format!("{why}; if this is JSON, send {CONTENT_TYPE}: application/json");
+                    return invalid::argument("body", why);
+                }
+                invalid::argument("body", why)
+            }),
+            Self::Json => json(&payload),
         }
     }
 
@@ -74,6 +81,54 @@ impl Codec {
                 ))),
             },
         }
+    }
+}
+
+/// What pbjson and the standard library say of a number that does not fit its field.
+const NO_INTEGER: [&str; 5] = [
+    "data did not match any variant of untagged enum Content",
+    "invalid digit found in string",
+    "cannot parse integer from empty string",
+    "number too large to fit in target type",
+    "number too small to fit in target type",
+];
+
+fn json<M: DeserializeOwned>(payload: &[u8]) -> Result<M, Status> {
+    let mut json = serde_json::Deserializer::from_slice(payload);
+    let message = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let (path, why) = (error.path().to_string(), error.inner());
+        if path == "." || !why.is_data() {
+            return invalid::argument("body", why);
+        }
+        let text = why.to_string();
+        if NO_INTEGER.iter().any(|told| text.starts_with(told)) {
+            let bits = if is_integer(payload, error.path()) {
+                32
+            } else {
+                64
+            };
+            return invalid::argument(&path, format!("must be an integer that fits {bits} bits"));
+        }
+        invalid::argument(&path, why)
+    })?;
+    json.end().map_err(|why| invalid::argument("body", why))?;
+    Ok(message)
+}
+
+/// Whether an integer of 64 bits stands there, which then must have been too large for 32.
+fn is_integer(payload: &[u8], path: &serde_path_to_error::Path) -> bool {
+    let Ok(body) = serde_json::from_slice::<Value>(payload) else {
+        return false;
+    };
+    let found = path.iter().try_fold(&body, |value, segment| match segment {
+        Segment::Map { key } => value.get(key),
+        Segment::Seq { index } => value.get(index),
+        _ => None,
+    });
+    match found {
+        Some(Value::String(text)) => text.parse::<i64>().is_ok(),
+        Some(value) => value.is_i64(),
+        None => false,
     }
 }
 

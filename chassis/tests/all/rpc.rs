@@ -143,7 +143,13 @@ async fn what_cannot_be_read_is_refused_with_the_reason() -> Result<()> {
             JSON,
             r#"{"txt":1}"#,
             "400",
-            "INVALID_ARGUMENT: body: unknown field `txt`",
+            "INVALID_ARGUMENT: txt: unknown field `txt`",
+        ),
+        (
+            JSON,
+            r#"{"text":""} more"#,
+            "400",
+            "INVALID_ARGUMENT: body: trailing characters",
         ),
         (PROTOBUF, "\u{a}\u{7f}", "400", "INVALID_ARGUMENT: body: "),
     ] {
@@ -153,6 +159,9 @@ async fn what_cannot_be_read_is_refused_with_the_reason() -> Result<()> {
         assert!(text.starts_with(reason), "{content_type} {body:?}: {text}");
         assert!(reply.payload.is_empty());
     }
+    let reply = service.call("Echo", PROTOBUF, br#"{"text":"hi"}"#).await?;
+    let hint = "if this is JSON, send Content-Type: application/json";
+    assert!(error(&reply).1.contains(hint), "{:?}", error(&reply));
     let long = format!(r#"{{"{}":1}}"#, "x".repeat(100_000));
     let reply = service.call("Echo", JSON, long.as_bytes()).await?;
     assert_eq!(error(&reply).1.len(), 1024, "a reason quotes without end");

@@ -209,20 +209,37 @@ fn a_body_that_cannot_be_read_is_refused() {
     on_shared_system(async |system| {
         let client = Client::new(system, Transport::NatsJson).await.unwrap();
         for operation in CREATES {
-            for (content_type, body) in [
-                ("application/protobuf", &[0xff_u8, 0xff, 0xff][..]),
+            for (content_type, body, field) in [
+                ("application/protobuf", &[0xff_u8, 0xff, 0xff][..], "body"),
                 // Field 1, a string, as a number.
-                ("application/protobuf", &[0x08, 0x01]),
-                ("application/json", b"{\"name\": "),
-                ("application/json", b"[]"),
-                ("application/json", b""),
-                ("application/json", b"{\"name\": 1, \"customerId\": 1}"),
-                ("application/json", b"{\"total\": 1, \"creditLimit\": 1}"),
+                ("application/protobuf", &[0x08, 0x01], "body"),
+                ("application/json", b"{\"name\": ", "body"),
+                ("application/json", b"[]", "body"),
+                ("application/json", b"", "body"),
+                ("application/json", b"{\"unknown\": 1}", "unknown"),
             ] {
                 let answer = client.call_nats(operation, content_type, body.to_vec());
                 let refusal = answer.await.unwrap_err().refusal();
-                assert_names(&refusal, client.transport, "body");
+                assert_names(&refusal, client.transport, field);
             }
+        }
+    });
+}
+
+#[test]
+fn a_json_value_of_the_wrong_type_is_refused_by_its_field() {
+    on_shared_system(async |system| {
+        let client = Client::new(system, Transport::NatsJson).await.unwrap();
+        for (operation, field) in [
+            (CREATES[0], "customerId"),
+            (CREATES[0], "total"),
+            (CREATES[1], "name"),
+            (CREATES[1], "creditLimit"),
+        ] {
+            let body = format!("{{\"{field}\": 1}}").into_bytes();
+            let answer = client.call_nats(operation, "application/json", body);
+            let refusal = answer.await.unwrap_err().refusal();
+            assert_names(&refusal, client.transport, field);
         }
     });
 }
