@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use deadpool_postgres::{
-    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError,
-    RecyclingMethod, Runtime, Timeouts,
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+    Timeouts,
 };
-use refinery::Runner;
+use refinery::{Migration, Runner};
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{NoTls, config::SslMode, error::SqlState};
-use tokio_util::sync::CancellationToken;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage, config::SslMode, error::SqlState};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{backoff, config, health::Check};
 
@@ -19,6 +19,15 @@ use crate::{backoff, config, health::Check};
 const POOL_WAIT: Duration = Duration::from_secs(10);
 /// A host that does not answer is given up after this, when the URL says nothing else.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A host that vanished sends no reset: a connection on which nothing is acknowledged for this long is
+/// dead. Without it the kernel tries for a quarter of an hour, and the pool lends the dead ones.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// An idle connection is probed after this, and again as often; the kernel's two hours and 75 s would
+/// find its death too late.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
+/// What a URL that says nothing of it stands for.
+const KEEPALIVE_DEFAULT: Duration = Duration::from_secs(2 * 60 * 60);
 /// What every connection of the pool is set to: a statement that hangs, or a transaction whose
 /// process is gone, must not hold row locks for ever.
 const SESSION: &str =
@@ -39,22 +48,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(3);
 ///
 /// Fails only on what waiting does not mend: a refused login, or a URL that cannot work.
 pub async fn connect(config: &config::Database, application_name: &str) -> anyhow::Result<Pool> {
-    let mut parameters = config
-        .url
-        .config()
-        .with_context(|| format!("DATABASE_URL {}", config.url))?;
-    if parameters.get_ssl_mode() == SslMode::Require {
-        bail!(
-            "DATABASE_URL {}: sslmode=require, but TLS is not built in",
-            config.url
-        );
-    }
-    if parameters.get_application_name().is_none() {
-        parameters.application_name(application_name);
-    }
-    if parameters.get_connect_timeout().is_none() {
-        parameters.connect_timeout(CONNECT_TIMEOUT);
-    }
+    let parameters = parameters(config, application_name)?;
     let recycling = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
     };
@@ -76,6 +70,39 @@ pub async fn connect(config: &config::Database, application_name: &str) -> anyho
         .context("cannot build the connection pool")?;
     wait_for(&pool, &config.url).await?;
     Ok(pool)
+}
+
+/// The URL's parameters, and ours where it says nothing.
+fn parameters(
+    config: &config::Database,
+    application_name: &str,
+) -> anyhow::Result<tokio_postgres::Config> {
+    let mut parameters = config
+        .url
+        .config()
+        .with_context(|| format!("DATABASE_URL {}", config.url))?;
+    if parameters.get_ssl_mode() == SslMode::Require {
+        bail!(
+            "DATABASE_URL {}: sslmode=require, but TLS is not built in",
+            config.url
+        );
+    }
+    if parameters.get_application_name().is_none() {
+        parameters.application_name(application_name);
+    }
+    if parameters.get_connect_timeout().is_none() {
+        parameters.connect_timeout(CONNECT_TIMEOUT);
+    }
+    if parameters.get_tcp_user_timeout().is_none() {
+        parameters.tcp_user_timeout(SILENCE_MAX);
+    }
+    if parameters.get_keepalives_idle() == KEEPALIVE_DEFAULT {
+        parameters.keepalives_idle(KEEPALIVE);
+    }
+    if parameters.get_keepalives_interval().is_none() {
+        parameters.keepalives_interval(KEEPALIVE_EVERY);
+    }
+    Ok(parameters)
 }
 
 async fn wait_for(pool: &Pool, url: &config::DatabaseUrl) -> anyhow::Result<()> {
@@ -129,7 +156,8 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 /// one advisory lock: of replicas that start together one migrates and the others find it done.
 ///
 /// Each migration is one transaction. The error names the migration and Postgres's reason; those
-/// before it stay applied.
+/// before it stay applied. Migrations that a newer version has applied are left as they are, so that
+/// this version can start beside it, or after it was withdrawn.
 pub async fn migrate(pool: &Pool, sets: Vec<(&str, Runner)>) -> anyhow::Result<()> {
     let pooled = pool
         .get()
@@ -143,9 +171,9 @@ pub async fn migrate(pool: &Pool, sets: Vec<(&str, Runner)>) -> anyhow::Result<(
         .await
         .context("cannot set up the connection for the migrations")?;
     lock(&connection).await?;
-    for (history, mut runner) in sets {
-        runner.set_migration_table_name(history);
-        let report = runner
+    for (history, runner) in sets {
+        let report = beside_newer(runner, history, &mut connection)
+            .await?
             .run_async(&mut *connection)
             .await
             .map_err(|error| anyhow::anyhow!("migrations of {history}: {}", chain(&error)))?;
@@ -154,6 +182,36 @@ pub async fn migrate(pool: &Pool, sets: Vec<(&str, Runner)>) -> anyhow::Result<(
         }
     }
     Ok(())
+}
+
+/// The set with what a newer version has applied beyond it, which the runner would refuse as missing.
+/// It still refuses a gap below.
+async fn beside_newer(
+    mut ours: Runner,
+    history: &str,
+    connection: &mut Client,
+) -> anyhow::Result<Runner> {
+    ours.set_migration_table_name(history);
+    let exists = connection
+        .query_one("SELECT to_regclass($1) IS NOT NULL", &[&history])
+        .await
+        .with_context(|| format!("cannot look for the history {history}"))?;
+    if !exists.get::<_, bool>(0) {
+        return Ok(ours);
+    }
+    let applied = ours.get_applied_migrations_async(connection).await;
+    let applied = applied.map_err(|error| anyhow::anyhow!("{history}: {}", chain(&error)))?;
+    let newest = ours.get_migrations().iter().map(Migration::version).max();
+    let newer: Vec<_> = applied
+        .into_iter()
+        .filter(|one| Some(one.version()) > newest)
+        .collect();
+    for migration in &newer {
+        tracing::warn!(history, %migration, "a newer version has migrated: its migration is left as it is");
+    }
+    let mut all = Runner::new(&[ours.get_migrations().as_slice(), &newer].concat());
+    all.set_migration_table_name(history);
+    Ok(all)
 }
 
 async fn lock(connection: &tokio_postgres::Client) -> anyhow::Result<()> {
@@ -174,16 +232,22 @@ async fn lock(connection: &tokio_postgres::Client) -> anyhow::Result<()> {
     }
 }
 
-/// Keeps `check` true while Postgres answers, until the token is cancelled.
+/// Keeps `check` true while Postgres answers and takes writes, until the token is cancelled.
 ///
 /// It has a connection of its own beside the pool: a pool whose connections are all busy says
 /// nothing of Postgres, and a busy replica that calls itself unready burdens the next.
-pub async fn watch(pool: Pool, check: Check, token: CancellationToken) -> anyhow::Result<()> {
+pub async fn watch(
+    config: config::Database,
+    application_name: &str,
+    check: Check,
+    token: CancellationToken,
+) -> anyhow::Result<()> {
+    let parameters = parameters(&config, application_name)?;
     let watching = async {
         let mut connection = None;
         loop {
-            let answered = timeout(PING_TIMEOUT, ping(&pool, &mut connection)).await;
-            let ready = matches!(answered, Ok(Ok(())));
+            let answered = timeout(PING_TIMEOUT, ping(&parameters, &mut connection)).await;
+            let ready = matches!(answered, Ok(Ok(true)));
             if !ready {
                 connection = None;
             }
@@ -195,11 +259,26 @@ pub async fn watch(pool: Pool, check: Check, token: CancellationToken) -> anyhow
     Ok(())
 }
 
-async fn ping(pool: &Pool, connection: &mut Option<ClientWrapper>) -> anyhow::Result<()> {
-    let client = match connection {
-        Some(client) => client,
-        None => connection.insert(Object::take(pool.get().await?)),
+/// A client, and the task that works its socket.
+type Connection = (Client, AbortOnDropHandle<()>);
+
+/// Whether Postgres takes writes: a primary that was demoted answers, and refuses them all.
+async fn ping(
+    parameters: &tokio_postgres::Config,
+    connection: &mut Option<Connection>,
+) -> Result<bool, tokio_postgres::Error> {
+    let (client, _) = match connection {
+        Some(connection) => connection,
+        None => {
+            let (client, socket) = parameters.connect(NoTls).await?;
+            // Its error comes out of the next ping too.
+            let socket = tokio::spawn(async move { drop(socket.await) });
+            connection.insert((client, AbortOnDropHandle::new(socket)))
+        }
     };
-    client.simple_query("").await?;
-    Ok(())
+    let answer = client.simple_query("SHOW transaction_read_only").await?;
+    Ok(answer.iter().any(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0) == Some("off"),
+        _ => false,
+    }))
 }

@@ -58,14 +58,15 @@ async fn main() -> anyhow::Result<()> {
         async move { Ok(consumer::run(pool, client, answers, Reactions, token).await?) }
     });
     tasks.spawn("partitions", {
-        let (pool, token) = (pool.clone(), tasks.token());
+        let token = tasks.token();
         async move {
             partitions::maintain(pool, token).await;
             Ok(())
         }
     });
     let token = tasks.token();
-    tasks.spawn("database", database::watch(pool, database_check, token));
+    let watching = database::watch(config.database, NAME, database_check, token);
+    tasks.spawn("database", watching);
     let token = tasks.token();
     tasks.spawn("nats", nats::watch(client, nats_check, token));
     tasks.run().await

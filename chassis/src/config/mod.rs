@@ -37,7 +37,7 @@ pub struct Telemetry {
 
     /// Where spans are sent, by OTLP over gRPC; without it none are sent, and trace ids still travel
     #[arg(id = "OTEL_EXPORTER_OTLP_ENDPOINT", long = "otel-exporter-otlp-endpoint",
-          env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_parser = value::OTLP_ENDPOINT)]
+          env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true, value_parser = value::OTLP_ENDPOINT)]
     pub otlp_endpoint: Option<String>,
 }
 

@@ -98,7 +98,8 @@ fn no_output_repeats_a_password() {
     let config = Config::try_parse_from(["process", URL, "--nats-url=nats://hunter2@n1"]).unwrap();
     assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
     for arg in Config::command().get_arguments() {
-        let secret = arg.get_id().as_str().ends_with("_URL");
+        let id = arg.get_id().as_str();
+        let secret = id.ends_with("_URL") || id.ends_with("_ENDPOINT");
         assert!(
             arg.is_hide_env_values_set() || !secret,
             "{arg} shows in --help"

@@ -112,12 +112,33 @@ async fn a_migration_that_fails_is_named_and_leaves_the_lock_free() -> Result<()
 }
 
 #[tokio::test]
+async fn a_version_starts_beside_a_newer_ones_migrations_but_over_no_gap() -> Result<()> {
+    let postgres = Postgres::start().await?;
+    let pool = database::connect(&config(&postgres.url("postgres"), 2), "tests").await?;
+    let one = ("V1__one", "CREATE TABLE one (id int)");
+    let two = ("V2__two", "CREATE TABLE two (id int)");
+    let three = ("V3__three", "CREATE TABLE three (id int)");
+    let migrate = async |set: &[_]| database::migrate(&pool, vec![("history", runner(set))]).await;
+    migrate(&[one, three]).await?;
+    migrate(&[one]).await?;
+    migrate(&[one, three]).await?;
+    let error = migrate(&[one, two, three]).await.unwrap_err();
+    assert!(format!("{error:#}").contains("two"), "{error:#}");
+    let error = migrate(&[three]).await.unwrap_err();
+    assert!(format!("{error:#}").contains("one"), "{error:#}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn readiness_follows_postgres_and_not_the_pools_load() -> Result<()> {
     let postgres = Postgres::start().await?;
-    let pool = database::connect(&config(&postgres.url("postgres"), 1), "tests").await?;
+    let config = config(&postgres.url("postgres"), 1);
+    let pool = database::connect(&config, "tests").await?;
+    let only = pool.get().await?;
     let (health, token) = (Health::new(), CancellationToken::new());
     let watching = tokio::spawn(database::watch(
-        pool.clone(),
+        config,
+        "tests",
         health.check("postgres"),
         token.clone(),
     ));
@@ -129,17 +150,16 @@ async fn readiness_follows_postgres_and_not_the_pools_load() -> Result<()> {
     };
     becomes(true).await?;
 
-    let mut changes = health.subscribe();
-    let only = pool.get().await?;
-    let unready = timeout(
-        Duration::from_secs(4),
-        changes.wait_for(|all| !all["postgres"]),
-    );
-    assert!(
-        unready.await.is_err(),
-        "a busy pool made the process unready"
-    );
     drop(only);
+    let client = postgres.connect("postgres").await?;
+    let demote = "ALTER SYSTEM SET default_transaction_read_only = ";
+    for (read_only, ready) in [("on", false), ("off", true)] {
+        client
+            .batch_execute(&format!("{demote}{read_only}"))
+            .await?;
+        client.batch_execute("SELECT pg_reload_conf()").await?;
+        becomes(ready).await?;
+    }
 
     postgres.kill().await?;
     becomes(false).await?;

@@ -226,3 +226,15 @@ async fn a_dropped_request_lends_no_busy_connection() {
     let waiting: i64 = lock.query_one(waiting, &[]).await.unwrap().get(0);
     assert_eq!(waiting, 0, "Postgres runs on what nobody waits for");
 }
+
+#[tokio::test]
+async fn a_read_only_database_is_told_to_try_again() {
+    // As after a failover, while this process still talks to the demoted primary.
+    let pool = database_in(postgres().await, 1).await;
+    let demote = "SET default_transaction_read_only = on";
+    let client = pool.get().await.unwrap();
+    client.batch_execute(demote).await.unwrap();
+    drop(client);
+    let refused = create(&Orders::new(pool), Uuid::now_v7(), 1).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
+}
