@@ -36,7 +36,7 @@ pub enum Why {
     Missing,
     #[error("must be a UUID, such as 0192f8c1-6d3e-7a44-9a51-3c5b8e0d2f17")]
     NotUuid,
-    #[error("must be the code of a currency of ISO 4217, such as USD")]
+    #[error("must be the code of a currency in use of ISO 4217, such as USD")]
     UnknownCurrency,
     #[error(transparent)]
     Currency(#[from] MalformedCurrency),
@@ -132,6 +132,7 @@ impl TryFrom<customers::CreateCustomerRequest> for CreateCustomer {
         // An account in a currency that no order can be in would be of no use, and could not be
         // mended: so only codes in use are let in.
         let currency = Iso4217::from_code(&limit.currency)
+            .filter(|known| is_in_use(*known))
             .and_then(|known| Currency::new(known.code()).ok())
             .ok_or(Why::UnknownCurrency.at("credit_limit.currency"))?;
         let credit_limit = CreditLimit::new(limit.minor_units, currency)
@@ -278,6 +279,11 @@ fn timestamp(time: SystemTime) -> proto::Timestamp {
         seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(since.subsec_nanos()).unwrap_or_default(),
     }
+}
+
+/// Not withdrawn (HRK) and not special (gold, a test, none), which have no minor unit.
+fn is_in_use(currency: Iso4217) -> bool {
+    currency.is_superseded().is_none() && currency.subunit_fraction().is_some()
 }
 
 /// Takes the hyphenated form only, the one that is written everywhere else, in either case.

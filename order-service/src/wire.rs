@@ -44,7 +44,7 @@ pub enum Why {
     Missing,
     #[error("must be a UUID, such as 0192f8c1-6d3e-7a44-9a51-3c5b8e0d2f17")]
     NotUuid,
-    #[error("must be the code of a currency of ISO 4217, such as USD")]
+    #[error("must be the code of a currency in use of ISO 4217, such as USD")]
     UnknownCurrency,
     #[error(transparent)]
     Total(#[from] NonPositiveTotal),
@@ -125,11 +125,12 @@ impl TryFrom<orders::CreateOrderRequest> for CreateOrder {
     fn try_from(request: orders::CreateOrderRequest) -> Result<Self, Invalid> {
         let customer_id = uuid("customer_id", &request.customer_id)?.into();
         let money = request.total.ok_or(Why::Missing.at("total"))?;
-        // Both names of one currency must agree for good, so only codes in use are let in.
+        // No customer's limit can be in a currency that is not in use.
         if money.currency.is_empty() {
             return Err(Why::Missing.at("total.currency"));
         }
         let currency = Iso4217::from_code(&money.currency)
+            .filter(|known| is_in_use(*known))
             .and_then(|known| Currency::new(known.code()).ok())
             .ok_or(Why::UnknownCurrency.at("total.currency"))?;
         let total = Total::new(money.minor_units, currency)
@@ -275,6 +276,11 @@ fn timestamp(time: SystemTime) -> proto::Timestamp {
         seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(since.subsec_nanos()).unwrap_or_default(),
     }
+}
+
+/// Not withdrawn (HRK) and not special (gold, a test, none), which have no minor unit.
+fn is_in_use(currency: Iso4217) -> bool {
+    currency.is_superseded().is_none() && currency.subunit_fraction().is_some()
 }
 
 /// Takes the hyphenated form only, the one that is written everywhere else, in either case.

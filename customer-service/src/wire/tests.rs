@@ -80,12 +80,23 @@ fn a_limit_is_there_and_not_negative() {
 }
 
 #[test]
-fn a_currency_is_one_of_iso_4217() {
+fn a_currency_without_a_subunit_in_use_is_taken() {
+    for code in ["JPY", "XOF", "KWD"] {
+        let mut request = create();
+        code.clone_into(&mut limit_of(&mut request).currency);
+        assert!(CreateCustomer::try_from(request).is_ok(), "{code}");
+    }
+}
+
+#[test]
+fn a_currency_is_one_in_use_of_iso_4217() {
     assert_eq!(
         refused(|r| limit_of(r).currency.clear()),
         Why::Missing.at("credit_limit.currency")
     );
-    for code in ["ABC", "usd", "US", "USDT", " USD", "$"] {
+    for code in [
+        "ABC", "usd", "US", "USDT", " USD", "$", "HRK", "ZWL", "XXX", "XTS", "XAU",
+    ] {
         assert_eq!(
             refused(|r| code.clone_into(&mut limit_of(r).currency)),
             Why::UnknownCurrency.at("credit_limit.currency"),
