@@ -266,7 +266,7 @@ fn state(state: &str) -> Result<ReservationState, Error> {
 fn customer(row: &Row) -> Result<Customer, Error> {
     Ok(Customer {
         customer_id: row.try_get::<_, Uuid>("customer_id")?.into(),
-        name: Name::new(row.try_get("name")?).map_err(Error::customer)?,
+        name: Name::kept(row.try_get("name")?),
         account: account(row)?,
         create_time: row.try_get("create_time")?,
     })

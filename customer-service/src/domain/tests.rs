@@ -179,3 +179,21 @@ fn a_name_has_1_to_200_characters_that_show() {
         assert_eq!(refused(name), InvalidName::ControlCharacter, "{name:?}");
     }
 }
+
+#[test]
+fn a_name_does_not_deceive() {
+    let refused = |name: &str| Name::new(name.to_owned()).unwrap_err();
+    for c in [
+        '\u{200b}', '\u{2028}', '\u{2029}', '\u{202e}', '\u{2066}', '\u{feff}',
+    ] {
+        let name = format!("Ada{c}");
+        assert_eq!(refused(&name), InvalidName::DeceptiveCharacter, "{c:?}");
+    }
+    for name in ["\u{200d}", " \u{ad}\u{3164}"] {
+        assert_eq!(refused(name), InvalidName::Blank, "{name:?}");
+    }
+    // Persian is spelt with a non-joiner, a family of emoji with joiners.
+    for name in ["می\u{200c}خواهم", "👩\u{200d}👧"] {
+        assert_eq!(Name::new(name.to_owned()).unwrap().as_str(), name);
+    }
+}
