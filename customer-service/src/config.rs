@@ -1,6 +1,7 @@
 //! What the environment sets. `--help` shows all of it; every flag has a variable.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use chassis::config::{Admin, Database, Nats, Shutdown, Telemetry, Value};
 use mailbox::consumer;
@@ -37,6 +38,13 @@ pub struct Config {
     #[arg(id = "CONSUMER_BATCH_MAX", long = "consumer-batch-max", env = "CONSUMER_BATCH_MAX",
           default_value = "256", value_parser = Value::new(batch_max, "256"))]
     pub consumer_batch_max: u16,
+
+    /// After how many seconds the events that a killed replica had in hand go to another; applying a
+    /// batch is given a quarter of it
+    #[arg(id = "CONSUMER_ACK_WAIT_SECONDS", long = "consumer-ack-wait-seconds",
+          env = "CONSUMER_ACK_WAIT_SECONDS", default_value = "30",
+          value_parser = Value::new(ack_wait, "30"))]
+    pub consumer_ack_wait_seconds: u64,
 }
 
 impl Config {
@@ -49,6 +57,7 @@ impl Config {
         let filters = types.into_iter().map(|name| format!("events.{name}"));
         consumer::Config {
             batch_max: self.consumer_batch_max.into(),
+            ack_wait: Duration::from_secs(self.consumer_ack_wait_seconds),
             ..consumer::Config::new(&self.events_stream, durable, filters)
         }
     }
@@ -66,5 +75,13 @@ fn batch_max(given: &str) -> Result<u16, String> {
     match given.parse() {
         Ok(events) if (1..=CONSUMER_BATCH_MAX).contains(&events) => Ok(events),
         _ => Err(format!("must be a number from 1 to {CONSUMER_BATCH_MAX}")),
+    }
+}
+
+/// A quarter of less is too little for a batch on a busy database, and nobody waits for an hour.
+fn ack_wait(given: &str) -> Result<u64, String> {
+    match given.parse() {
+        Ok(seconds) if (4..=3600).contains(&seconds) => Ok(seconds),
+        _ => Err("must be a number from 4 to 3600".to_owned()),
     }
 }
