@@ -32,8 +32,9 @@ pub struct Config {
 /// Where the events come from.
 #[derive(Args, Clone, Debug)]
 pub struct Source {
-    /// The database that holds the outbox, as a libpq URL; the user needs REPLICATION and SELECT on
-    /// the table, and must own it where the publication is still to be created
+    /// The database that holds the outbox, as a libpq URL; the user needs REPLICATION, SELECT on the
+    /// table and TEMP on the database, and, where the publication is still to be created, CREATE on the
+    /// database and ownership of the table
     #[arg(id = "DATABASE_URL", long = "database-url", env = "DATABASE_URL", hide_env_values = true,
           value_parser = Value::secret(|given| given.parse::<DatabaseUrl>(),
                                        "postgres://user:password@127.0.0.1:5432/orders"))]

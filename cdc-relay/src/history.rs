@@ -1,4 +1,4 @@
-//! Whether the stream's last event is one of this server's own, and where to go on after it.
+//! Whether the stream's last event is one of this server's own, and where to go on after it (I5).
 //!
 //! The danger: a server that was restored to an earlier point uses the same LSNs again for other
 //! rows. Passing them over as stored would lose them. So positions alone prove nothing: the WAL has

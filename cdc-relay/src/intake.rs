@@ -137,7 +137,7 @@ impl<'a> Intake<'a> {
                 "event {id} at {position} cannot be published: {why}. What was committed before it is \
                  published, and nothing after it. To mend the row itself: update or delete it in {table}; \
                  SELECT pg_drop_replication_slot('{}'); then the relay publishes from the table what the \
-                 stream lacks",
+                 stream lacks, as far as its rows are still there",
                 self.source.slot
             ))
         })

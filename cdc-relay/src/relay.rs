@@ -81,7 +81,7 @@ pub async fn run(config: Config, nats: Nats, ready: Check, stop: CancellationTok
             }
             Error::Definite(_) | Error::Undecodable(_) => {
                 failed("definite");
-                tracing::error!(%error, "stopped until this is mended; nothing is lost meanwhile, and the slot keeps the WAL");
+                tracing::error!(%error, "stopped until this is mended, and looking again every 10 s; the slot keeps the WAL meanwhile, if there is one yet: do not delete rows of the outbox");
                 DEFINITE_PAUSE
             }
         };

@@ -1,4 +1,4 @@
-//! The JetStream stream: made where it is missing, and read for the truth about what it holds.
+//! The JetStream stream: made where it is missing, and read for the truth about what it holds (I5).
 
 use async_nats::{
     Client,
@@ -146,7 +146,8 @@ async fn find_or_create(client: &Client, config: &StreamConfig) -> Result<Stream
     created.map_err(|error| match error.kind() {
         // Subjects that overlap another stream's, too many replicas, a limit of the account.
         CreateStreamErrorKind::JetStream(refused) if refused.code() < 500 => Error::Definite(format!(
-            "{during} {}: JetStream refuses: {refused}. Mend the setting, or create the stream by hand",
+            "{during} {}: JetStream refuses: {refused}. Mend CDC_STREAM_SUBJECTS (and CDC_SUBJECT with it) or \
+             CDC_STREAM_REPLICAS",
             config.name
         )),
         _ => unreachable(during, &error),

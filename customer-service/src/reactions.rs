@@ -1,5 +1,6 @@
 //! What `OrderCreated` does to customers' credit: load → decide → store, a batch in one transaction.
-//! The number of statements does not grow with the batch.
+//! The number of statements does not grow with the batch. The answer that an order is approved by
+//! commits with the reservation that it tells of (I9).
 //!
 //! Danger: the reservations are read after the customers' rows are locked. Read before, they would
 //! miss what the transaction that the lock waited for has just reserved for the same order; only the

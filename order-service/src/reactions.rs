@@ -1,5 +1,6 @@
 //! What the Customer Service's answers do to orders: load → decide → store, a batch in one
-//! transaction. The number of statements does not grow with the batch.
+//! transaction. The number of statements does not grow with the batch. An order is approved by a
+//! reservation and by nothing else (I9).
 //!
 //! Danger: an answer can come before its order can be seen. Postgres writes a commit to the WAL, where
 //! the relay reads it, a moment before other transactions see it: while the committing process has not

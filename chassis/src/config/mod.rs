@@ -26,7 +26,7 @@ const DEADLINE_SECONDS_MAX: u64 = 3600;
 #[derive(Args, Clone, Debug)]
 pub struct Telemetry {
     /// What is logged: a level, or levels by target, such as `info,mailbox=debug`
-    #[arg(id = "LOG_FILTER", long = "log-filter", env = "LOG_FILTER", default_value = "info",
+    #[arg(id = "LOG_FILTER", long = "log-filter", env = "LOG_FILTER", default_value = "info,async_nats=warn",
           value_parser = value::LOG_FILTER)]
     pub log_filter: String,
 

@@ -23,7 +23,7 @@ const URL: &str = "--database-url=postgres://ana:hunter2@db/orders";
 #[test]
 fn only_the_database_has_no_default() {
     let config = Config::try_parse_from(["process", URL]).unwrap();
-    assert_eq!(config.telemetry.log_filter, "info");
+    assert_eq!(config.telemetry.log_filter, "info,async_nats=warn");
     assert_eq!(config.telemetry.log_format, LogFormat::Text);
     assert_eq!(config.telemetry.otlp_endpoint, None);
     assert_eq!(config.database.pool_size, 8);

@@ -1,4 +1,4 @@
-//! Events that cannot be applied, now or ever.
+//! Events that cannot be applied, now or ever: none is dropped (I10).
 
 use anyhow::{Result, ensure};
 use async_nats::HeaderMap;

@@ -1,4 +1,4 @@
-//! Claims.
+//! Claims: one for each event, and none without its effects (I4, I6).
 
 use anyhow::Result;
 use bytes::Bytes;

@@ -138,7 +138,7 @@ async fn waiting(stage: &Stage) -> Result<usize> {
 }
 
 fn by_hand(stage: &Stage, pid: u32) -> Vec<String> {
-    let ask = r#"cargo xtask request orders.v1.CreateOrder "$BODY" --take order.orderId"#;
+    let ask = r#"cargo -q xtask request orders.v1.CreateOrder "$BODY" --take order.orderId"#;
     let mut lines = vec![format!("kill -9 {pid}")];
     lines.push(stage.hand.body("'$CUSTOMER'", ORDER_CENTS));
     lines.push(format!("for i in $(seq 20); do {ask}; done"));

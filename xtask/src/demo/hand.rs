@@ -1,8 +1,9 @@
 //! The commands that a person can repeat, and the files that make them short.
 //!
 //! `env` sets the addresses, and puts the folder of Postgres's programs on the PATH;
-//! `<process>.sh` starts a process again as the demo had started it. Both hold the password of the
-//! private database: they are readable by their owner alone.
+//! `<process>.sh` starts a process again as the demo had started it, in the background, until the demo's
+//! directory goes. Both hold the password of the private database: they are readable by their owner
+//! alone.
 
 use std::env;
 use std::fs;
@@ -43,11 +44,19 @@ impl Hand {
         private(&directory.join("env"), &lines)?;
         for process in system.processes() {
             let (program, environment) = process.recipe();
-            let mut script = String::from("exec env");
+            let log = quoted(&process.log().path().to_string_lossy());
+            let mut script = String::from("env");
             for (name, value) in environment {
                 script.push_str(&format!(" \\\n  {name}={}", quoted(value)));
             }
-            script.push_str(&format!(" \\\n  {}\n", quoted(&program.to_string_lossy())));
+            let program = quoted(&program.to_string_lossy());
+            script.push_str(&format!(" \\\n  {program} >> {log} 2>&1 &\n"));
+            // Nobody else ends it: the demo did not start it.
+            let watch = format!(
+                "pid=$!\n(while [ -d {} ]; do sleep 1; done; kill $pid) 2> /dev/null &\n",
+                quoted(&directory.to_string_lossy())
+            );
+            script.push_str(&watch);
             private(&directory.join(format!("{}.sh", process.name())), &script)?;
         }
         Ok(Self {
@@ -80,7 +89,7 @@ impl Hand {
     /// Makes a customer whose id is in $CUSTOMER afterwards.
     pub(super) fn customer(&self, body: &str) -> Vec<String> {
         vec![
-            "CUSTOMER=$(cargo xtask request customers.v1.CreateCustomer --take customer.customerId \\".into(),
+            "CUSTOMER=$(cargo -q xtask request customers.v1.CreateCustomer --take customer.customerId \\".into(),
             format!("  {})", quoted(body)),
             "echo $CUSTOMER".into(),
         ]
@@ -96,7 +105,7 @@ impl Hand {
     pub(super) fn order(&self, customer: &str, cents: i64, every_way: bool) -> Vec<String> {
         let mut lines = vec![
             self.body(customer, cents),
-            r#"cargo xtask request orders.v1.CreateOrder "$BODY""#.into(),
+            r#"cargo -q xtask request orders.v1.CreateOrder "$BODY""#.into(),
         ];
         if every_way {
             lines.push(
@@ -120,7 +129,9 @@ impl Hand {
                 r#"psql $ORDERS_DB -c "select {columns} from orders where customer_id = '{id}'""#
             )
         } else {
-            format!(r#"cargo xtask request orders.v1.ListOrders '{{"customerId":"{customer}"}}'"#)
+            format!(
+                r#"cargo -q xtask request orders.v1.ListOrders '{{"customerId":"{customer}"}}'"#
+            )
         }
     }
 
@@ -129,7 +140,7 @@ impl Hand {
         if self.has_psql {
             r#"psql $ORDERS_DB -c "select state, count(*) from orders group by state""#.into()
         } else {
-            r#"cargo xtask request orders.v1.ListOrders '{"pageSize":1000}'"#.into()
+            r#"cargo -q xtask request orders.v1.ListOrders '{"pageSize":1000}'"#.into()
         }
     }
 
