@@ -62,6 +62,13 @@ impl Value<SocketAddr> {
     }
 }
 
+impl Value<String> {
+    /// The name of a JetStream stream.
+    pub const fn stream(example: &'static str) -> Self {
+        Self::new(stream, example)
+    }
+}
+
 impl<T: Clone + Send + Sync + 'static> TypedValueParser for Value<T> {
     type Value = T;
 
@@ -119,6 +126,14 @@ fn listen(given: &str) -> Result<SocketAddr, String> {
     given
         .parse()
         .map_err(|_| "must be an IP address and a port".to_owned())
+}
+
+fn stream(given: &str) -> Result<String, String> {
+    let refused = |c: char| c.is_whitespace() || c.is_control() || ".*>/\\".contains(c);
+    if given.is_empty() || given.contains(refused) {
+        return Err("must be a stream's name: no blanks and none of . * > / \\".to_owned());
+    }
+    Ok(given.to_owned())
 }
 
 fn pool_size(given: &str) -> Result<usize, String> {
