@@ -174,6 +174,15 @@ async fn start(config: &Config, nats: &Nats) -> Result<Started> {
     let positions = slot::positions(&sql, &source.slot);
     let (confirmed, wal_end) = Error::within(during, SQL_TIMEOUT, positions).await?;
     let truth = read_truth(nats, &config.stream).await?;
+    if truth.is_new {
+        // Of a new slot the first copy has made it already.
+        tracing::warn!(
+            stream = truth.stream,
+            slot = source.slot,
+            "the stream was missing behind its slot: it is new and empty, and lacks what was confirmed \
+             before; to publish that again from the table, stop the relay and drop the slot"
+        );
+    }
     if let Some(last) = &truth.last {
         history::check(last, system, wal_end, &truth.stream)?;
     }

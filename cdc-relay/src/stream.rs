@@ -27,6 +27,8 @@ pub struct Truth {
     pub subjects: Vec<String>,
     /// The next append must follow this.
     pub last_sequence: u64,
+    /// The stream was missing, and has just been made.
+    pub is_new: bool,
     /// The last event; `None` while the stream is empty.
     pub last: Option<Stored>,
 }
@@ -34,7 +36,7 @@ pub struct Truth {
 /// Finds the stream, or makes it, and reads its end through the leader.
 pub async fn read_truth(client: &Client, config: &StreamConfig) -> Result<Truth> {
     let during = "read the stream";
-    let mut stream = find_or_create(client, config).await?;
+    let (mut stream, is_new) = find_or_create(client, config).await?;
     let info = stream
         .info()
         .await
@@ -58,6 +60,7 @@ pub async fn read_truth(client: &Client, config: &StreamConfig) -> Result<Truth>
         stream: config.name.clone(),
         subjects: info.config.subjects,
         last_sequence: info.state.last_sequence,
+        is_new,
         last,
     })
 }
@@ -104,11 +107,12 @@ async fn last_event<T>(
     }
 }
 
-async fn find_or_create(client: &Client, config: &StreamConfig) -> Result<Stream> {
+/// The stream, and whether it was missing.
+async fn find_or_create(client: &Client, config: &StreamConfig) -> Result<(Stream, bool)> {
     let jetstream = jetstream::new(client.clone());
     let during = "find the stream";
     match jetstream.get_stream(&config.name).await {
-        Ok(stream) => return Ok(stream),
+        Ok(stream) => return Ok((stream, false)),
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(refused)
                 if refused.error_code() == ErrorCode::STREAM_NOT_FOUND => {}
@@ -143,7 +147,7 @@ async fn find_or_create(client: &Client, config: &StreamConfig) -> Result<Stream
     };
     let during = "create the stream";
     let created = jetstream.create_stream(wanted).await;
-    created.map_err(|error| match error.kind() {
+    created.map(|stream| (stream, true)).map_err(|error| match error.kind() {
         // Subjects that overlap another stream's, too many replicas, a limit of the account.
         CreateStreamErrorKind::JetStream(refused) if refused.code() < 500 => Error::Definite(format!(
             "{during} {}: JetStream refuses: {refused}. Mend CDC_STREAM_SUBJECTS (and CDC_SUBJECT with it) or \

@@ -178,6 +178,30 @@ async fn a_stream_of_another_server_is_refused_even_without_a_slot() -> Result<(
 }
 
 #[tokio::test]
+async fn a_stream_deleted_behind_the_slot_is_told_and_can_be_filled_again() -> Result<()> {
+    let rig = Rig::start().await?;
+    let relay = rig.relay("relay")?;
+    relay.wait_ready().await?;
+    rig.insert("one").await?;
+    rig.settled().await?;
+    assert!(relay.terminate().await?.success());
+    let jetstream = async_nats::jetstream::new(rig.nats.client().await?);
+    jetstream.delete_stream(rig::STREAM).await?;
+    relay.start_again()?;
+    says(&relay, "the stream was missing behind its slot").await?;
+
+    assert!(relay.terminate().await?.success());
+    rig.sql
+        .execute("SELECT pg_drop_replication_slot($1)", &[&SLOT])
+        .await?;
+    relay.start_again()?;
+    relay.wait_ready().await?;
+    rig.insert("two").await?;
+    assert_eq!(rig.settled().await?.len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_said_and_never_shown() -> Result<()> {
     let rig = Rig::start().await?;
     let url = rig
