@@ -257,7 +257,7 @@ fn record(row: &Row, position: Position, config: &Config) -> Result<Record> {
     let headers: Option<serde_json::Value> = row.try_get(5).map_err(|e| unreadable(row, &e))?;
     let extra = headers.map(crate::record::headers_of).unwrap_or_default();
     let payload = payload.to_vec().into();
-    Record::new(&columns, payload, &extra, position, &config.subject)
+    Record::new(&columns, payload, &extra, position, &config.message.subject)
         .map_err(|error| unpublishable(columns.id, &error.to_string(), config))
 }
 

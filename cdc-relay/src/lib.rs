@@ -25,3 +25,5 @@ pub mod progress;
 pub mod backfill;
 pub mod pipeline;
 pub mod relay;
+
+pub mod cli;

@@ -124,7 +124,13 @@ async fn session(
     let limits = Limits::of(nats, &truth);
     let resume = Resume::after(truth.last, confirmed);
     let pipeline = Pipeline::new(confirmed, resume.is_proven());
-    let intake = Intake::new(&config.source, &config.subject, system, limits, resume);
+    let intake = Intake::new(
+        &config.source,
+        &config.message.subject,
+        system,
+        limits,
+        resume,
+    );
     let ended = pipeline
         .run(reader, writer, intake, &mut appender, stop)
         .await;

@@ -26,7 +26,8 @@ pub(super) const LISTEN: Value<SocketAddr> = Value::listen();
 pub(super) const POOL_SIZE: Value<usize> = Value::new(pool_size, "8");
 pub(super) const DEADLINE_SECONDS: Value<u64> = Value::new(deadline_seconds, "25");
 
-/// A value parser for `#[arg(value_parser = …)]`; its error names the environment variable.
+/// A value parser for `#[arg(value_parser = …)]`; its error names the environment variable. An argument
+/// without one is taken for a key of a TOML file.
 #[derive(Clone, Copy, Debug)]
 pub struct Value<T> {
     parse: fn(&str) -> Result<T, String>,
@@ -78,10 +79,8 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Value<T> {
         arg: Option<&Arg>,
         value: &OsStr,
     ) -> Result<T, clap::Error> {
-        let name = arg.map_or("value".into(), |arg| match arg.get_env() {
-            Some(variable) => variable.to_string_lossy(),
-            None => arg.get_id().as_str().into(),
-        });
+        let variable = arg.and_then(Arg::get_env).map(OsStr::to_string_lossy);
+        let key = arg.map_or("value", |arg| arg.get_id().as_str());
         let refuse = |given: &str, why: &str| {
             let given = if self.secret {
                 String::new()
@@ -89,7 +88,10 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Value<T> {
                 format!(" {given:?}:")
             };
             let example = self.example;
-            let message = format!("{name}:{given} {why}; for example {name}={example}\n");
+            let message = match &variable {
+                Some(name) => format!("{name}:{given} {why}; for example {name}={example}\n"),
+                None => format!("{key}:{given} {why}; for example {key} = {example:?}\n"),
+            };
             clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command)
         };
         let Some(given) = value.to_str() else {

@@ -1,0 +1,50 @@
+//! The command line: one module a subcommand, all over the same configuration.
+
+pub mod run;
+
+use std::{env, ffi::OsString};
+
+use clap::{Args as _, FromArgMatches as _, Subcommand, error::ErrorKind};
+
+use self::run::Run;
+use crate::config;
+
+/// The version, and the commit that it was built from.
+pub const VERSION: &str = env!("CDC_RELAY_VERSION");
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Publish until told to stop; what happens without a subcommand
+    Run(Run),
+}
+
+/// Reads the command line, the environment and the file; ends the process with what is wrong.
+pub fn parse() -> Command {
+    let given: Vec<OsString> = env::args_os().collect();
+    read(&given).unwrap_or_else(|error| error.exit())
+}
+
+fn read(given: &[OsString]) -> Result<Command, clap::Error> {
+    let command = config::apply_file(command(), given)
+        .map_err(|wrong| clap::Error::raw(ErrorKind::ValueValidation, wrong + "\n"))?;
+    let matches = command.try_get_matches_from(given)?;
+    match matches.subcommand_name() {
+        Some(_) => Command::from_arg_matches(&matches),
+        None => Run::from_arg_matches(&matches).map(Command::Run),
+    }
+}
+
+fn command() -> clap::Command {
+    let command = clap::Command::new("cdc-relay").version(VERSION);
+    // Without a subcommand it takes the arguments of `run`.
+    Command::augment_subcommands(Run::augment_args(command))
+        .about("Publishes the rows of an outbox table to a NATS JetStream stream: in commit order, each once")
+        .subcommand_required(false)
+        .arg_required_else_help(false)
+        .subcommand_negates_reqs(true)
+        .args_conflicts_with_subcommands(true)
+        .disable_help_subcommand(true)
+}
+
+#[cfg(test)]
+mod tests;
