@@ -6,6 +6,7 @@ mod child;
 mod eventually;
 mod guard;
 pub mod http;
+mod link;
 mod log;
 mod metrics;
 mod nats;
@@ -18,8 +19,9 @@ mod user;
 
 pub use eventually::eventually;
 pub use guard::Guard;
+pub use link::Link;
 pub use log::Log;
-pub use nats::Nats;
+pub use nats::{Nats, NatsCluster};
 pub use port::Port;
 pub use postgres::Postgres;
 pub use process::{Process, binary};

@@ -1,5 +1,7 @@
 //! A private nats-server with JetStream for a test, on ports and in a directory of its own.
 
+mod cluster;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,6 +9,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+pub use cluster::NatsCluster;
 use uuid::Uuid;
 
 use crate::child::{Running, ready};
@@ -50,18 +53,7 @@ impl Nats {
     /// # Errors
     /// As [`Nats::start`].
     pub async fn start_with(guard: &Guard, extra: &str) -> Result<Self> {
-        let program = tokio::task::spawn_blocking(tools::nats_server).await??;
-        let directory = guard.make_directory(&format!("nats-{}", Uuid::now_v7().simple()))?;
-        let mut nats = Self {
-            running: Mutex::new(None),
-            program,
-            log: Log::new("nats-server", directory.join("log")),
-            directory,
-            extra: extra.to_owned(),
-            port: Port::free()?,
-            monitoring: Port::free()?,
-            guard: guard.clone(),
-        };
+        let mut nats = Self::prepare(guard, extra).await?;
         for _ in 1..PORT_TRIES {
             match nats.start_again().await {
                 Err(_) if nats.port_was_taken() => {
@@ -75,10 +67,32 @@ impl Nats {
         Ok(nats)
     }
 
+    /// All that a server needs but its start.
+    async fn prepare(guard: &Guard, extra: &str) -> Result<Self> {
+        let program = tokio::task::spawn_blocking(tools::nats_server).await??;
+        let directory = guard.make_directory(&format!("nats-{}", Uuid::now_v7().simple()))?;
+        Ok(Self {
+            running: Mutex::new(None),
+            program,
+            log: Log::new("nats-server", directory.join("log")),
+            directory,
+            extra: extra.to_owned(),
+            port: Port::free()?,
+            monitoring: Port::free()?,
+            guard: guard.clone(),
+        })
+    }
+
     /// The URL for clients. It stays the same over [`Nats::start_again`].
     #[must_use]
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port.number())
+    }
+
+    /// The port for clients on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port.number()
     }
 
     /// The port of the HTTP monitoring pages (`/varz`, `/jsz`, …).
@@ -153,7 +167,21 @@ impl Nats {
     /// # Errors
     /// When it runs already or does not start: with the end of its log.
     pub async fn start_again(&self) -> Result<()> {
-        ensure!(self.slot().is_none(), "this nats-server runs already");
+        self.launch()?;
+        let ready = self.wait_ready(START_DEADLINE).await;
+        if ready.is_err() {
+            self.slot().take();
+        }
+        ready
+    }
+
+    /// Starts it again, and does not wait: one of a cluster is not ready before others are.
+    ///
+    /// # Errors
+    /// When it runs already or cannot be started.
+    pub fn launch(&self) -> Result<()> {
+        let mut slot = self.slot();
+        ensure!(slot.is_none(), "this nats-server runs already");
         self.log.turn()?;
         let configuration = self.directory.join("nats.conf");
         fs::write(&configuration, self.configuration())?;
@@ -162,22 +190,27 @@ impl Nats {
             .arg("--config")
             .arg(&configuration)
             .current_dir(&self.directory);
-        let mut running = Running::start("nats-server", command, &self.log, "KILL", &self.guard)?;
-        let alive = || running.ensure_alive(&self.log);
-        ready(
-            "nats-server",
-            START_DEADLINE,
-            &self.log,
-            alive,
-            async || {
-                let (status, body) = http::get(self.monitoring_port(), "/healthz").await?;
-                ensure!(status == 200, "/healthz says {status}: {body}");
-                Ok(())
-            },
-        )
-        .await?;
-        *self.slot() = Some(running);
+        let running = Running::start("nats-server", command, &self.log, "KILL", &self.guard)?;
+        *slot = Some(running);
         Ok(())
+    }
+
+    /// Waits until it says that it is healthy.
+    ///
+    /// # Errors
+    /// When it ends or takes too long: with the end of its log.
+    pub async fn wait_ready(&self, deadline: Duration) -> Result<()> {
+        let alive = || {
+            let mut slot = self.slot();
+            let running = slot.as_mut().context("the server does not run")?;
+            running.ensure_alive(&self.log)
+        };
+        ready("nats-server", deadline, &self.log, alive, async || {
+            let (status, body) = http::get(self.monitoring_port(), "/healthz").await?;
+            ensure!(status == 200, "/healthz says {status}: {body}");
+            Ok(())
+        })
+        .await
     }
 
     fn configuration(&self) -> String {

@@ -1,6 +1,8 @@
 //! A private Postgres cluster for a test: logical replication on, passwords checked, on a port and in
 //! a directory of its own.
 
+mod standby;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -51,6 +53,8 @@ pub struct Postgres {
     user: Server,
     directory: PathBuf,
     log: Log,
+    /// Besides the harness's own.
+    settings: Vec<(String, String)>,
     password: String,
     port: Port,
     guard: Guard,
@@ -72,37 +76,83 @@ impl Postgres {
     /// As [`Postgres::start`].
     pub async fn start_with(guard: &Guard, settings: &[(&str, &str)]) -> Result<Self> {
         let bin = tokio::task::spawn_blocking(tools::postgres_bin).await??;
+        Self::start_from(guard, bin, settings).await
+    }
+
+    /// The same, with the server programs in the folder `bin`: [`tools::postgres_or_skip`] finds those
+    /// of a version.
+    ///
+    /// # Errors
+    /// As [`Postgres::start`].
+    pub async fn start_from(
+        guard: &Guard,
+        bin: PathBuf,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let mut postgres = Self::prepare(guard, bin, settings.iter().map(own).collect())?;
+        let (bin, user) = (&postgres.bin, &postgres.user);
+        initdb(bin, user, &postgres.directory, &postgres.password).await?;
+        postgres.configure()?;
+        postgres.start_on_a_free_port().await?;
+        Ok(postgres)
+    }
+
+    /// All that a server needs but its data.
+    fn prepare(guard: &Guard, bin: PathBuf, settings: Vec<(String, String)>) -> Result<Self> {
         let user = Server::user()?;
         let directory = guard.make_directory(&format!("postgres-{}", Uuid::now_v7().simple()))?;
         user.own(&directory)?;
-        let password = Uuid::now_v7().simple().to_string();
-        initdb(&bin, &user, &directory, &password).await?;
-        let mut configuration = SETTINGS.to_owned();
-        for (name, value) in settings {
-            configuration.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
-        }
-        let path = directory.join("data/postgresql.auto.conf");
-        fs::write(&path, configuration)?;
-        user.own(&path)?;
-
-        let mut postgres = Self {
+        Ok(Self {
             running: Mutex::new(None),
             bin,
             user,
             log: Log::new("Postgres", directory.join("log")),
             directory,
-            password,
+            settings,
+            password: Uuid::now_v7().simple().to_string(),
             port: Port::free()?,
             guard: guard.clone(),
-        };
+        })
+    }
+
+    /// Writes the settings, over those that `ALTER SYSTEM` made.
+    fn configure(&self) -> Result<()> {
+        let mut configuration = SETTINGS.to_owned();
+        for (name, value) in &self.settings {
+            configuration.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
+        }
+        let path = self.data().join("postgresql.auto.conf");
+        fs::write(&path, configuration)?;
+        self.user.own(&path)
+    }
+
+    async fn start_on_a_free_port(&mut self) -> Result<()> {
         for _ in 1..PORT_TRIES {
-            match postgres.start_again().await {
-                Err(_) if postgres.port_was_taken() => postgres.port = Port::free()?,
-                started => return started.map(|()| postgres),
+            match self.start_again().await {
+                Err(_) if self.port_was_taken() => self.port = Port::free()?,
+                started => return started,
             }
         }
-        postgres.start_again().await?;
-        Ok(postgres)
+        self.start_again().await
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// Changes a setting that needs no restart, in the running server.
+    ///
+    /// # Errors
+    /// When the server refuses it.
+    pub async fn set(&self, name: &str, value: &str) -> Result<()> {
+        let client = self.connect("postgres").await?;
+        let value = value.replace('\'', "''");
+        let statement = format!("ALTER SYSTEM SET {name} = '{value}'");
+        client.batch_execute(&statement).await?;
+        let reload = client.query_one("SELECT pg_reload_conf()", &[]).await?;
+        ensure!(reload.get::<_, bool>(0), "the settings were not read again");
+        Ok(())
     }
 
     /// The port on 127.0.0.1. It stays the same over [`Postgres::start_again`].
@@ -120,10 +170,15 @@ impl Postgres {
     /// A libpq URL of a database, with user and password.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
+        self.url_at(self.port(), database)
+    }
+
+    /// The same by another port, such as a [`crate::Link`]'s.
+    #[must_use]
+    pub fn url_at(&self, port: u16, database: &str) -> String {
         format!(
-            "postgres://postgres:{}@127.0.0.1:{}/{database}",
-            self.password,
-            self.port()
+            "postgres://postgres:{}@127.0.0.1:{port}/{database}",
+            self.password
         )
     }
 
@@ -201,7 +256,7 @@ impl Postgres {
         let mut command = self.command("postgres");
         command
             .arg("-D")
-            .arg(self.directory.join("data"))
+            .arg(self.data())
             .args(["-c", &format!("port={}", self.port())])
             .args([
                 "-c",

