@@ -138,11 +138,12 @@ impl Pipeline {
 
     async fn append(&self, appender: &mut Appender) -> Result<()> {
         while let Some(batch) = self.window.take().await {
-            if let Some(end) = batch.end {
+            let end = batch.end;
+            if let Some(end) = end {
                 self.ledger().published(end);
             }
-            appender.append(batch.records).await?;
-            if let Some(end) = batch.end {
+            appender.append_batch(batch).await?;
+            if let Some(end) = end {
                 // I2: only now, with the acknowledgement in hand.
                 self.ledger().acknowledged(end);
                 self.report_due.notify_one();

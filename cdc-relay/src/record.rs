@@ -193,6 +193,12 @@ impl Record {
         })
     }
 
+    /// Marks it as the last event of its transaction.
+    pub fn end_transaction(&mut self) {
+        let count = u64::from(self.position.index) + 1;
+        self.headers.insert(envelope::COMMIT, count.to_string());
+    }
+
     /// Bytes that the row takes on its way: subject, headers and payload.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -24,7 +24,7 @@ use crate::{
     history::{self, Resume},
     intake::Intake,
     pipeline::Pipeline,
-    publish::{Appender, Limits},
+    publish::{Appender, Limits, Path},
     slot::{self, Slot},
     stream::{Truth, read_truth},
     wal::{Connection, System, WalReader, WalWriter},
@@ -116,8 +116,20 @@ async fn session(
         .last
         .as_ref()
         .map(|last| tracing::field::display(last.position));
-    tracing::info!(slot = config.source.slot, stream = truth.stream, %confirmed, resume_after, "streaming");
+    tracing::info!(slot = config.source.slot, stream = truth.stream, path = truth.path.name(), %confirmed, resume_after, "streaming");
+    if truth.path == Path::OneByOne {
+        tracing::warn!(
+            stream = truth.stream,
+            "the stream takes no atomic batches: events go one by one, which is as safe and much slower. On \
+             nats-server 2.12 or newer, `nats stream edit {} --allow-batch` mends that",
+            truth.stream
+        );
+    }
     gauge!("cdc_relay_streaming").set(1.0);
+    for path in [Path::AtomicBatches, Path::OneByOne] {
+        let is_used = f64::from(u8::from(path == truth.path));
+        gauge!("cdc_relay_append_path", "path" => path.name()).set(is_used);
+    }
     ready.set(true);
 
     let mut appender = Appender::after(nats.clone(), &truth);

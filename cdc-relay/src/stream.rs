@@ -14,10 +14,8 @@ use crate::{
     config::StreamConfig,
     error::{Error, Result},
     history::Stored,
+    publish::Path,
 };
-
-/// Atomic batches came with this version of the server.
-const SERVER_MIN: (i64, i64, i64) = (2, 12, 0);
 
 /// What the stream's leader says that it holds.
 #[derive(Clone, Debug)]
@@ -25,6 +23,8 @@ pub struct Truth {
     pub stream: String,
     /// The patterns that the stream takes.
     pub subjects: Vec<String>,
+    /// What the stream's settings allow.
+    pub path: Path,
     /// The next append must follow this.
     pub last_sequence: u64,
     /// The stream was missing, and has just been made.
@@ -42,13 +42,11 @@ pub async fn read_truth(client: &Client, config: &StreamConfig) -> Result<Truth>
         .await
         .map_err(|e| Error::transient(during, &e))?
         .clone();
-    if !info.config.allow_atomic_publish {
-        return Err(Error::Definite(format!(
-            "stream {0} does not allow atomic batches, which keep its order safe: \
-             `nats stream edit {0} --allow-batch`",
-            config.name
-        )));
-    }
+    let path = if info.config.allow_atomic_publish {
+        Path::AtomicBatches
+    } else {
+        Path::OneByOne
+    };
     let last = last_event(&stream, config, info.state.last_sequence).await?;
     if last.is_none() && info.state.last_sequence > 0 {
         tracing::warn!(
@@ -59,6 +57,7 @@ pub async fn read_truth(client: &Client, config: &StreamConfig) -> Result<Truth>
     Ok(Truth {
         stream: config.name.clone(),
         subjects: info.config.subjects,
+        path,
         last_sequence: info.state.last_sequence,
         is_new,
         last,
@@ -125,14 +124,6 @@ async fn find_or_create(client: &Client, config: &StreamConfig) -> Result<(Strea
             }
             _ => return Err(unreachable(during, &error)),
         },
-    }
-    let (major, minor, patch) = SERVER_MIN;
-    if !client.is_server_compatible(major, minor, patch) {
-        return Err(Error::Definite(format!(
-            "the NATS server is version {}, and the relay needs {major}.{minor} or newer, which has \
-             atomic batches",
-            client.server_info().version
-        )));
     }
     tracing::info!(stream = config.name, subjects = ?config.subjects, "creating the stream");
     let wanted = Config {

@@ -19,8 +19,9 @@ pub const BATCH_RECORDS_MAX: usize = 1000;
 /// Bytes in one append: what the server holds in memory until the batch is complete.
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Entries that wait: enough that a batch is full again when the one before it is acknowledged.
-const ENTRIES_MAX: usize = 4 * BATCH_RECORDS_MAX;
+/// Entries that wait, ends of transactions included: enough that a batch is full again when the one
+/// before it is acknowledged, also where each transaction has one row.
+const ENTRIES_MAX: usize = 6 * BATCH_RECORDS_MAX;
 
 /// Bytes that wait. A single larger record is let in alone.
 const BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
@@ -37,6 +38,8 @@ pub struct Window {
 struct State {
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// Ends of transactions among the entries.
+    commits: usize,
     /// The reader waits for room: what is here must go, whole or not.
     pressed: bool,
     closed: bool,
@@ -55,6 +58,8 @@ pub struct Batch {
     pub records: Vec<Record>,
     /// End of the last transaction that is whole with this batch; `None` in the middle of a large one.
     pub end: Option<PgLsn>,
+    /// Each of its transactions is one event: nothing has to appear together.
+    pub is_of_singles: bool,
 }
 
 impl Window {
@@ -63,8 +68,11 @@ impl Window {
         self.add(record.bytes(), Entry::Record(record)).await;
     }
 
-    /// Marks the end of a transaction.
+    /// Marks the end of a transaction: in its last event, how many it has.
     pub async fn commit(&self, end: PgLsn) {
+        if let Some(Entry::Record(last)) = self.lock().entries.back_mut() {
+            last.end_transaction();
+        }
         self.add(0, Entry::Commit(end)).await;
     }
 
@@ -107,9 +115,10 @@ impl Window {
             {
                 let mut state = self.lock();
                 if state.has_room(bytes) {
-                    state.bytes += bytes;
-                    state.entries.push_back(entry);
-                    self.filled.notify_one();
+                    state.add(bytes, entry);
+                    if state.has_batch() {
+                        self.filled.notify_one();
+                    }
                     return;
                 }
                 state.pressed = true;
@@ -126,11 +135,29 @@ impl Window {
 
 impl State {
     fn has_room(&self, bytes: usize) -> bool {
-        self.entries.is_empty()
+        // Two always have: the last row of an unfinished transaction waits for what follows it.
+        self.entries.len() < 2
             || (self.entries.len() < ENTRIES_MAX && self.bytes + bytes <= BYTES_MAX)
     }
 
+    fn add(&mut self, bytes: usize, entry: Entry) {
+        self.bytes += bytes;
+        self.commits += usize::from(matches!(entry, Entry::Commit(_)));
+        self.entries.push_back(entry);
+    }
+
+    /// Whether [`Self::batch`] may find one: it looks at every entry, and is asked only then.
+    fn has_batch(&self) -> bool {
+        self.commits > 0
+            || self.pressed
+            || self.entries.len() > BATCH_RECORDS_MAX
+            || self.bytes > BATCH_BYTES_MAX
+    }
+
     fn batch(&mut self) -> Option<Batch> {
+        if !self.has_batch() {
+            return None;
+        }
         let (mut records, mut bytes) = (0, 0);
         let (mut fitting, mut whole) = (0, 0);
         let mut full = self.pressed;
@@ -150,9 +177,10 @@ impl State {
             }
             fitting = at + 1;
         }
-        // Whole transactions if there are any; a part of one only where it fills a batch by itself.
+        // Whole transactions if there are any; a part of one only where it fills a batch by itself,
+        // without the last row that is here: whether it ends the transaction is not known yet.
         let taken = match whole {
-            0 if full => fitting,
+            0 if full => fitting.min(self.entries.len() - 1),
             whole => whole,
         };
         (taken > 0).then(|| self.split(taken))
@@ -160,11 +188,22 @@ impl State {
 
     fn split(&mut self, count: usize) -> Batch {
         self.pressed = false;
-        let mut batch = Batch::default();
+        let mut batch = Batch {
+            records: Vec::with_capacity(count),
+            end: None,
+            is_of_singles: true,
+        };
+        let mut rows = 0;
         for entry in self.entries.drain(..count) {
             match entry {
-                Entry::Commit(end) => batch.end = Some(end),
+                Entry::Commit(end) => {
+                    self.commits -= 1;
+                    batch.end = Some(end);
+                    rows = 0;
+                }
                 Entry::Record(record) => {
+                    rows += 1;
+                    batch.is_of_singles &= rows == 1;
                     self.bytes -= record.bytes();
                     batch.records.push(record);
                 }
@@ -178,6 +217,7 @@ impl State {
 mod tests {
     use super::*;
     use futures_util::FutureExt as _;
+    use mailbox::envelope::COMMIT;
 
     fn record(bytes: usize) -> Record {
         Record::of_size(bytes)
@@ -227,6 +267,7 @@ mod tests {
         assert_eq!(take(&window), None, "it may still end here");
         add(&window, 1, None);
         assert_eq!(take(&window), Some((BATCH_RECORDS_MAX, None)));
+        assert_eq!(take(&window), None, "the last row may be the transaction's");
         add(&window, 0, Some(10));
         assert_eq!(take(&window), Some((1, Some(10))));
     }
@@ -239,13 +280,48 @@ mod tests {
     }
 
     #[test]
-    fn a_full_window_holds_the_reader_and_gives_what_it_has() {
+    fn a_full_window_holds_the_reader_and_gives_all_but_its_last_row() {
         let window = Window::default();
-        window.push(record(BYTES_MAX / 2)).now_or_never().unwrap();
-        assert!(window.push(record(BYTES_MAX)).now_or_never().is_none());
-        assert_eq!(take(&window), Some((1, None)));
         window.push(record(BYTES_MAX)).now_or_never().unwrap();
-        add(&window, 0, None);
+        window.push(record(BYTES_MAX)).now_or_never().unwrap();
+        assert!(window.push(record(1)).now_or_never().is_none());
+        assert_eq!(take(&window), Some((1, None)));
+        assert_eq!(
+            take(&window),
+            None,
+            "nothing has come after the last row yet"
+        );
+        window.push(record(1)).now_or_never().unwrap();
+        assert_eq!(take(&window), Some((1, None)));
+        add(&window, 0, Some(10));
+        assert_eq!(take(&window), Some((1, Some(10))));
+    }
+
+    #[test]
+    fn the_last_event_of_a_transaction_tells_how_many_it_has() {
+        let window = Window::default();
+        add(&window, 3, Some(10));
+        add(&window, 1, None);
+        let batch = window.take().now_or_never().unwrap().unwrap();
+        let marks: Vec<_> = batch
+            .records
+            .iter()
+            .map(|r| r.headers.get(COMMIT))
+            .collect();
+        // Each record of these tests is the fourth of its transaction.
+        assert!(matches!(marks[..], [None, None, Some(count)] if count.as_str() == "4"));
+    }
+
+    #[test]
+    fn a_batch_of_single_events_is_told_from_one_that_must_appear_together() {
+        let window = Window::default();
+        add(&window, 1, Some(10));
+        add(&window, 0, Some(20));
+        add(&window, 1, Some(30));
+        assert!(window.take().now_or_never().unwrap().unwrap().is_of_singles);
+        add(&window, 1, Some(40));
+        add(&window, 2, Some(50));
+        assert!(!window.take().now_or_never().unwrap().unwrap().is_of_singles);
     }
 
     #[test]

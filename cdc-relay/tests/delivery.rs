@@ -5,7 +5,7 @@ mod rig;
 
 use anyhow::Result;
 use harness::eventually;
-use mailbox::envelope::{AGGREGATE_ID, AGGREGATE_TYPE, EVENT_TYPE, TRACEPARENT};
+use mailbox::envelope::{AGGREGATE_ID, AGGREGATE_TYPE, COMMIT, EVENT_TYPE, TRACEPARENT};
 use rig::{DATABASE, Rig, SOON, insert};
 
 #[tokio::test]
@@ -127,6 +127,13 @@ async fn a_transaction_larger_than_a_batch_arrives_whole_and_in_order() -> Resul
         );
         assert_eq!(usize::try_from(event.position.index)?, at);
     }
+    // Whatever the batches that it came in, a reader can tell where it ends.
+    let marks: Vec<_> = stored
+        .iter()
+        .enumerate()
+        .filter_map(|(at, event)| Some((at, event.headers.get(COMMIT)?.as_str())))
+        .collect();
+    assert_eq!(marks, [(7320, "7321"), (7321, "1")]);
     Ok(())
 }
 

@@ -52,6 +52,18 @@ fn events(writer: &str, lsn: u64, count: u32) -> Result<Vec<Record>> {
     (0..count).map(event).collect()
 }
 
+/// A stream that takes no atomic batches, as before nats-server 2.12.
+async fn without_batches(client: &Client) -> Result<()> {
+    let jetstream = async_nats::jetstream::new(client.clone());
+    let config = async_nats::jetstream::stream::Config {
+        name: rig::STREAM.to_owned(),
+        subjects: config().subjects,
+        ..Default::default()
+    };
+    jetstream.create_stream(config).await?;
+    Ok(())
+}
+
 async fn appender(client: &Client) -> Result<Appender> {
     let truth = read_truth(client, &config()).await?;
     Ok(Appender::after(client.clone(), &truth))
@@ -107,5 +119,45 @@ async fn an_event_that_its_stream_cannot_take_is_found_before_it_is_sent() -> Re
     event.subject = "elsewhere.Made".to_owned();
     let why = limits.check(&event).unwrap_err();
     assert!(why.contains("which stream EVENTS does not take"), "{why}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn where_no_atomic_batches_are_taken_events_go_one_by_one_behind_the_same_fence() -> Result<()>
+{
+    let nats = Nats::start().await?;
+    let client = nats.client().await?;
+    without_batches(&client).await?;
+    let mut late = appender(&client).await?;
+    late.append(events("late", 100, 20)?).await?;
+    assert_eq!(last_sequence(&client).await?, 20);
+    appender(&client)
+        .await?
+        .append(events("quick", 200, 1)?)
+        .await?;
+    assert!(late.append(events("late", 300, 20)?).await.is_err());
+    assert_eq!(
+        last_sequence(&client).await?,
+        21,
+        "an event passed the fence"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_relay_serves_a_stream_without_atomic_batches() -> Result<()> {
+    let rig = rig::Rig::start().await?;
+    without_batches(&rig.nats.client().await?).await?;
+    let relay = rig.relay("relay")?;
+    relay.wait_ready().await?;
+    rig.insert("one").await?;
+    let rows = "INSERT INTO outbox (payload) SELECT 'x' FROM generate_series(1, 1500)";
+    rig.sql.batch_execute(rows).await?;
+    assert_eq!(rig.settled().await?.len(), 1501);
+    let path = relay
+        .metric(r#"cdc_relay_append_path{path="one-by-one"}"#)
+        .await?;
+    assert_eq!(path, Some(1.0));
+    assert!(relay.log().text().contains("--allow-batch"));
     Ok(())
 }

@@ -24,6 +24,8 @@ pub const AGGREGATE_TYPE: &str = "Aggregate-Type";
 pub const AGGREGATE_ID: &str = "Aggregate-Id";
 /// Where the event stands in its source's WAL: a [`Position`]. Written by the relay only.
 pub const POSITION: &str = "Cdc-Position";
+/// On the last event of a transaction: how many events the transaction has. Written by the relay only.
+pub const COMMIT: &str = "Cdc-Commit";
 /// W3C trace context: the span that caused the event.
 pub const TRACEPARENT: &str = "traceparent";
 /// W3C trace context: what tracing vendors add to it.

@@ -52,15 +52,23 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         &mut self.source
     }
 
+    /// The next frame, if all of it is here.
+    pub(super) fn take_buffered(&mut self) -> io::Result<Option<Frame>> {
+        let Some(length) = self.buffered()? else {
+            return Ok(None);
+        };
+        let tag = self.buffer[0];
+        let mut frame = self.buffer.split_to(length);
+        frame.advance(5);
+        let body = frame.freeze();
+        Ok(Some(Frame { tag, body }))
+    }
+
     /// The next frame. Cancel-safe: what was read stays in the buffer.
     pub(super) async fn next(&mut self) -> io::Result<Frame> {
         loop {
-            if let Some(length) = self.buffered()? {
-                let tag = self.buffer[0];
-                let mut frame = self.buffer.split_to(length);
-                frame.advance(5);
-                let body = frame.freeze();
-                return Ok(Frame { tag, body });
+            if let Some(frame) = self.take_buffered()? {
+                return Ok(frame);
             }
             self.fill().await?;
         }

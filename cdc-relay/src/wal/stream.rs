@@ -76,18 +76,26 @@ impl WalReader {
     /// though [`WalWriter::report`] asked it to: the network or its host is gone.
     pub async fn next(&mut self) -> Result<Event> {
         loop {
-            let frame = timeout(self.silence_max, self.frames.next()).await;
-            let frame = frame.map_err(|_| {
-                let silence = self.silence_max;
-                Error::Transient(format!(
-                    "{DURING}: Postgres has said nothing for {silence:?}"
-                ))
-            })?;
+            // Most frames are here already: only those that are not are worth a timer.
+            let frame = match self.frames.take_buffered() {
+                Ok(None) => timeout(self.silence_max, self.frames.next())
+                    .await
+                    .map_err(|_| self.silent())?,
+                Ok(Some(frame)) => Ok(frame),
+                Err(error) => Err(error),
+            };
             let frame = frame.map_err(|e| Error::io(DURING, &e))?;
             if let Some(event) = event(frame)? {
                 return Ok(event);
             }
         }
+    }
+
+    fn silent(&self) -> Error {
+        Error::Transient(format!(
+            "{DURING}: Postgres has said nothing for {:?}",
+            self.silence_max
+        ))
     }
 
     /// Reads on until the server has answered [`WalWriter::finish`], so that it has also taken the

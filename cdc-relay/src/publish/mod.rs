@@ -10,6 +10,13 @@
 //!
 //! The danger: a time-out does not mean *not stored*. Whoever gets an error from [`Appender::append`]
 //! must drop the appender and open another, which reads the truth again.
+//!
+//! Pipelined messages that each state their sequence would be quicker, and no fence: a stranger's
+//! message costs the one whose place it took, and those behind it fit again.
+
+mod limits;
+
+pub use limits::Limits;
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -30,6 +37,7 @@ use crate::{
     error::{Error, Result},
     record::Record,
     stream::Truth,
+    window::Batch,
 };
 
 /// How long JetStream may take to acknowledge an append; over that the truth is read again.
@@ -41,58 +49,36 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often an append in flight looks whether its connection is still the one that it went out on.
 const CONNECTION_CHECK: Duration = Duration::from_millis(100);
 
+/// Up to so many transactions of one event each go one by one: an atomic batch is synced to disk
+/// several times, whatever its size, and so takes longer than a few single messages do.
+const SINGLES_MAX: usize = 8;
+
+/// How messages get into the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// Whole transactions together, in atomic batches (nats-server 2.12 and newer).
+    AtomicBatches,
+    /// Each message after the acknowledgement of the one before it: as safe, and much slower.
+    OneByOne,
+}
+
+impl Path {
+    /// For status, metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AtomicBatches => "atomic-batches",
+            Self::OneByOne => "one-by-one",
+        }
+    }
+}
+
 /// Who writes to the stream, at its end as it was read last.
 #[derive(Debug)]
 pub struct Appender {
     client: Client,
     stream: String,
+    path: Path,
     last_sequence: u64,
-}
-
-/// What the stream can take. A record is checked before it is sent: an atomic batch that lacks a
-/// message is refused as a whole, without a word about which.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    stream: String,
-    subjects: Vec<String>,
-    bytes_max: usize,
-}
-
-impl Limits {
-    pub fn of(client: &Client, truth: &Truth) -> Self {
-        Self {
-            stream: truth.stream.clone(),
-            subjects: truth.subjects.clone(),
-            bytes_max: client.max_payload(),
-        }
-    }
-
-    /// # Errors
-    /// Why the record cannot be appended, and what would mend it.
-    pub fn check(&self, record: &Record) -> Result<(), String> {
-        let bytes = record.bytes() + HEADERS_OF_AN_APPEND + self.stream.len();
-        if bytes > self.bytes_max {
-            return Err(format!(
-                "it takes {bytes} bytes with its headers, and the NATS server takes {}: raise its \
-                 `max_payload`, or make the event smaller",
-                self.bytes_max
-            ));
-        }
-        if self
-            .subjects
-            .iter()
-            .any(|pattern| covers(pattern, &record.subject))
-        {
-            return Ok(());
-        }
-        Err(format!(
-            "it goes to `{}`, which stream {} does not take (it takes {}): add the subject to the \
-             stream, or mend CDC_SUBJECT",
-            record.subject,
-            self.stream,
-            self.subjects.join(", "),
-        ))
-    }
 }
 
 impl Appender {
@@ -101,17 +87,44 @@ impl Appender {
         Self {
             client,
             stream: truth.stream.clone(),
+            path: truth.path,
             last_sequence: truth.last_sequence,
         }
     }
 
+    /// Appends a batch and waits until JetStream has acknowledged all of it.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub async fn append_batch(&mut self, batch: Batch) -> Result<()> {
+        if batch.is_of_singles && batch.records.len() <= SINGLES_MAX {
+            return self.append_one_by_one(batch.records).await;
+        }
+        self.append(batch.records).await
+    }
+
     /// Appends all of `records` or nothing, in their order, and waits until JetStream has
-    /// acknowledged them. One alone goes as a plain publish, which is quicker; more go as an atomic
-    /// batch.
+    /// acknowledged them; where the stream takes no atomic batches, one after the other, so that an
+    /// error may leave the first of them stored.
     ///
     /// # Errors
     /// After any, what was stored is not known: drop the appender and read the truth again.
     pub async fn append(&mut self, records: Vec<Record>) -> Result<()> {
+        match self.path {
+            Path::AtomicBatches => self.append_together(records).await,
+            Path::OneByOne => self.append_one_by_one(records).await,
+        }
+    }
+
+    /// One append in flight, so that nothing can follow one that failed.
+    async fn append_one_by_one(&mut self, records: Vec<Record>) -> Result<()> {
+        for record in records {
+            self.append_together(vec![record]).await?;
+        }
+        Ok(())
+    }
+
+    async fn append_together(&mut self, records: Vec<Record>) -> Result<()> {
         if records.is_empty() {
             return Ok(());
         }
@@ -232,9 +245,6 @@ impl Appender {
     }
 }
 
-/// Room for the headers that [`Appender::append`] adds itself.
-const HEADERS_OF_AN_APPEND: usize = 256;
-
 fn number(headers: &mut HeaderMap, batch: &str, at: usize) {
     headers.insert(NATS_BATCH_ID, batch);
     headers.insert(NATS_BATCH_SEQUENCE, at.to_string());
@@ -245,41 +255,6 @@ fn merge(headers: &mut HeaderMap, first: &mut HeaderMap) {
     for (name, values) in std::mem::take(first).iter() {
         for value in values {
             headers.insert(name.clone(), value.clone());
-        }
-    }
-}
-
-/// Whether a stream's subject pattern takes the subject.
-fn covers(pattern: &str, subject: &str) -> bool {
-    let mut tokens = subject.split('.');
-    for wanted in pattern.split('.') {
-        match (wanted, tokens.next()) {
-            (">", Some(_)) => return true,
-            ("*", Some(_)) => {}
-            (wanted, Some(token)) if wanted == token => {}
-            _ => return false,
-        }
-    }
-    tokens.next().is_none()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::covers;
-
-    #[test]
-    fn patterns_cover_what_nats_says_they_do() {
-        for (pattern, subject, expected) in [
-            ("a.b", "a.b", true),
-            ("a.*", "a.b", true),
-            ("a.>", "a.b.c", true),
-            (">", "a", true),
-            ("a.>", "a", false),
-            ("a.*", "a.b.c", false),
-            ("a.b.c", "a.b", false),
-            ("a", "b", false),
-        ] {
-            assert_eq!(covers(pattern, subject), expected, "{pattern} {subject}");
         }
     }
 }
