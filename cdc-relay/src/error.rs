@@ -23,6 +23,9 @@ pub enum Error {
         "{0}: the slot cannot be decoded, and never will be. Drop it: the relay makes a new one, and publishes from the table what the stream lacks"
     )]
     Undecodable(String),
+    /// Large transactions cannot wait for their commit on the local disk: full, not writable, too many.
+    #[error("the spool of large transactions: {0}")]
+    Spool(String),
     /// Somebody else was quicker to create something.
     #[error("{0}")]
     AlreadyExists(String),

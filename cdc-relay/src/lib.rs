@@ -10,6 +10,8 @@ pub mod slot;
 pub mod wal;
 
 pub mod pgoutput;
+pub mod spool;
+
 pub mod record;
 pub mod subject;
 

@@ -1,8 +1,16 @@
-//! Decodes the messages of the `pgoutput` plugin, protocol version 1, text and binary tuples.
+//! Decodes the messages of the `pgoutput` plugin, protocol versions 1 and 2, text and binary tuples.
 //!
-//! Nothing is copied: a decoded message borrows from the frame.
+//! Nothing is copied: a decoded message borrows from the frame. Every byte of a message that says
+//! anything to an outbox is accounted for: what is left over is an error, not overlooked.
 
 use tokio_postgres::types::PgLsn;
+
+mod bytes;
+mod chunk;
+
+use bytes::Bytes;
+pub(crate) use chunk::MISPLACED;
+pub use chunk::{Mark, StreamCommit, mark, within_chunk};
 
 /// A message that cannot be decoded. The bytes came over a checked stream, so this is a protocol
 /// that the relay does not know, not a broken line.
@@ -66,15 +74,21 @@ pub struct Tuple<'a> {
 }
 
 impl<'a> Tuple<'a> {
-    /// The values in the order of the relation's columns; at most one error, as the last.
+    /// The values in the order of the relation's columns; at most one error, as the last: bytes after
+    /// the last value are one.
     pub fn values(&self) -> impl Iterator<Item = Result<Value<'a>>> + use<'a> {
         let mut bytes = Bytes(self.values);
         let mut left = self.count;
         std::iter::from_fn(move || {
-            left = left.checked_sub(1)?;
-            let value = bytes.value();
+            let value = match left.checked_sub(1) {
+                Some(after) => {
+                    left = after;
+                    bytes.value()
+                }
+                None => Err(bytes.end().err()?),
+            };
             if value.is_err() {
-                left = 0;
+                (left, bytes) = (0, Bytes(&[]));
             }
             Some(value)
         })
@@ -85,17 +99,26 @@ impl<'a> Tuple<'a> {
 pub fn decode(message: &[u8]) -> Result<Message<'_>> {
     let mut bytes = Bytes(message);
     match bytes.u8()? {
-        b'B' => Ok(Message::Begin {
-            commit_lsn: bytes.lsn()?,
-        }),
+        b'B' => {
+            let commit_lsn = bytes.lsn()?;
+            let _commit_time = bytes.u64()?;
+            let _xid = bytes.u32()?;
+            bytes.end()?;
+            Ok(Message::Begin { commit_lsn })
+        }
         b'C' => {
             let _flags = bytes.u8()?;
             let _commit_lsn = bytes.lsn()?;
-            Ok(Message::Commit {
-                end_lsn: bytes.lsn()?,
-            })
+            let end_lsn = bytes.lsn()?;
+            let _commit_time = bytes.u64()?;
+            bytes.end()?;
+            Ok(Message::Commit { end_lsn })
         }
-        b'R' => relation(&mut bytes).map(Message::Relation),
+        b'R' => {
+            let relation = relation(&mut bytes)?;
+            bytes.end()?;
+            Ok(Message::Relation(relation))
+        }
         b'I' => {
             let relation = bytes.u32()?;
             if bytes.u8()? != b'N' {
@@ -137,71 +160,6 @@ fn column<'a>(bytes: &mut Bytes<'a>) -> Result<Column<'a>> {
     let type_oid = bytes.u32()?;
     let _modifier = bytes.u32()?;
     Ok(Column { name, type_oid })
-}
-
-/// What is left of a message.
-struct Bytes<'a>(&'a [u8]);
-
-impl<'a> Bytes<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8]> {
-        let (head, rest) = self
-            .0
-            .split_at_checked(count)
-            .ok_or(Malformed("it ends too early"))?;
-        self.0 = rest;
-        Ok(head)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (head, rest) = self
-            .0
-            .split_first_chunk()
-            .ok_or(Malformed("it ends too early"))?;
-        self.0 = rest;
-        Ok(*head)
-    }
-
-    fn u8(&mut self) -> Result<u8> {
-        self.array().map(u8::from_be_bytes)
-    }
-
-    fn u16(&mut self) -> Result<u16> {
-        self.array().map(u16::from_be_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32> {
-        self.array().map(u32::from_be_bytes)
-    }
-
-    fn lsn(&mut self) -> Result<PgLsn> {
-        self.array()
-            .map(|bytes| PgLsn::from(u64::from_be_bytes(bytes)))
-    }
-
-    /// A string that ends in a zero byte.
-    fn text(&mut self) -> Result<&'a str> {
-        let end = self.0.iter().position(|&byte| byte == 0);
-        let text = self.take(end.ok_or(Malformed("a string without an end"))?)?;
-        self.take(1)?;
-        std::str::from_utf8(text).map_err(|_| Malformed("a name that is not UTF-8"))
-    }
-
-    fn value(&mut self) -> Result<Value<'a>> {
-        let kind = self.u8()?;
-        match kind {
-            b'n' => return Ok(Value::Null),
-            b'u' => return Ok(Value::Unchanged),
-            b't' | b'b' => {}
-            _ => return Err(Malformed("a value of a kind that is not known")),
-        }
-        let length = usize::try_from(self.u32()?).map_err(|_| Malformed("a value too long"))?;
-        let bytes = self.take(length)?;
-        Ok(if kind == b't' {
-            Value::Text(bytes)
-        } else {
-            Value::Binary(bytes)
-        })
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! One session's work: three futures in one task, so that nothing is handed between threads.
 //!
 //! ```text
-//! read    WAL ──intake──▶ window           holds when the window is full
+//! read    WAL ──spool, intake──▶ window    holds when the window is full
 //! append  window ──batch──▶ JetStream      one append in flight
 //! report  ledger ──status──▶ Postgres      by the clock, whatever the other two wait for
 //! ```
@@ -25,7 +25,8 @@ use crate::{
     intake::{Intake, Taken},
     progress::Progress,
     publish::Appender,
-    wal::{Event, WalReader, WalWriter},
+    spool::CommitOrder,
+    wal::{Event, WalWriter},
     window::Window,
 };
 
@@ -65,7 +66,7 @@ impl Pipeline {
     /// The first failure of the three; what was in flight is then found out from the stream.
     pub async fn run(
         &self,
-        reader: WalReader,
+        reader: CommitOrder,
         mut writer: WalWriter,
         mut intake: Intake<'_>,
         appender: &mut Appender,
@@ -83,10 +84,10 @@ impl Pipeline {
     /// Reads until `stop` or a definite failure, which is returned beside the reader.
     async fn read(
         &self,
-        mut reader: WalReader,
+        mut reader: CommitOrder,
         intake: &mut Intake<'_>,
         stop: &CancellationToken,
-    ) -> Result<(WalReader, Result<()>)> {
+    ) -> Result<(CommitOrder, Result<()>)> {
         let reading = async {
             loop {
                 match reader.next().await? {

@@ -26,8 +26,9 @@ use crate::{
     pipeline::Pipeline,
     publish::{Appender, Limits, Path},
     slot::{self, Slot},
+    spool::{CommitOrder, Spool},
     stream::{Truth, read_truth},
-    wal::{Connection, System, WalReader, WalWriter},
+    wal::{Connection, System, WalWriter},
 };
 
 /// The first pause after a failure, and the longest.
@@ -51,9 +52,10 @@ const SQL_TIMEOUT: Duration = Duration::from_secs(30);
 pub async fn run(config: Config, nats: Nats, ready: Check, stop: CancellationToken) {
     let mut failures = 0_u32;
     let mut standing_by = false;
+    let mut streaming = config.spool.is_on();
     while !stop.is_cancelled() {
         let begun = Instant::now();
-        let ended = session(&config, &nats, &ready, &stop).await;
+        let ended = session(&config, streaming, &nats, &ready, &stop).await;
         gauge!("cdc_relay_streaming").set(0.0);
         // Nobody here knows it now; the last value would look healthy.
         gauge!("cdc_relay_lag_bytes").set(f64::NAN);
@@ -79,6 +81,12 @@ pub async fn run(config: Config, nats: Nats, ready: Check, stop: CancellationTok
                 failures = failures.saturating_add(1);
                 backoff(failures)
             }
+            Error::Spool(_) => {
+                failed("transient");
+                tracing::warn!(%error, "starting over with streaming off, until this relay is started again: Postgres holds large transactions back itself, and nothing is lost");
+                streaming = false;
+                PAUSE_MIN
+            }
             Error::Definite(_) | Error::Undecodable(_) => {
                 failed("definite");
                 tracing::error!(%error, "stopped until this is mended, and looking again every 10 s; the slot keeps the WAL meanwhile, if there is one yet: do not delete rows of the outbox");
@@ -95,6 +103,7 @@ pub async fn run(config: Config, nats: Nats, ready: Check, stop: CancellationTok
 
 async fn session(
     config: &Config,
+    streaming: bool,
     nats: &Nats,
     ready: &Check,
     stop: &CancellationToken,
@@ -102,7 +111,7 @@ async fn session(
     let started = tokio::select! {
         // Nothing is gathered yet: there is nothing to drain.
         () = stop.cancelled() => return Ok(()),
-        started = start(config, nats) => started?,
+        started = start(config, streaming, nats) => started?,
     };
     let Started {
         system,
@@ -166,15 +175,19 @@ async fn session(
 /// A session that holds the slot and knows where the stream ends.
 struct Started {
     system: System,
-    reader: WalReader,
+    reader: CommitOrder,
     writer: WalWriter,
     truth: Truth,
     confirmed: PgLsn,
     is_new_slot: bool,
 }
 
-async fn start(config: &Config, nats: &Nats) -> Result<Started> {
+async fn start(config: &Config, streaming: bool, nats: &Nats) -> Result<Started> {
     let source = &config.source;
+    let spool = config.spool.settings();
+    if streaming {
+        spool.probe()?;
+    }
     let database = source.database_url.config().map_err(Error::definite)?;
     let during = "look at publication and slot";
     let mut sql = Error::within(during, SQL_TIMEOUT, slot::connect(&database)).await?;
@@ -186,7 +199,7 @@ async fn start(config: &Config, nats: &Nats) -> Result<Started> {
     let mut connection = Connection::open(&database, source.wal_sender_timeout()).await?;
     let system = connection.identify_system().await?;
     let (reader, writer) = connection
-        .start_replication(&source.slot, &source.publication)
+        .start_replication(&source.slot, &source.publication, streaming)
         .await?;
     // Only now, with the slot in hand, nobody else who plays by the rules moves what is read here.
     let positions = slot::positions(&sql, &source.slot);
@@ -206,7 +219,7 @@ async fn start(config: &Config, nats: &Nats) -> Result<Started> {
     }
     Ok(Started {
         system,
-        reader,
+        reader: CommitOrder::new(reader, Spool::new(spool, source.table.clone())),
         writer,
         truth,
         confirmed,

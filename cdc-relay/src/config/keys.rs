@@ -31,6 +31,14 @@ pub(super) const SECTIONS: &[Section] = &[
             ),
         ],
     ),
+    (
+        "spool",
+        &[
+            ("streaming", "CDC_STREAMING"),
+            ("directory", "CDC_SPOOL_DIRECTORY"),
+            ("bytes_max", "CDC_SPOOL_BYTES_MAX"),
+        ],
+    ),
     ("nats", &[("url", "NATS_URL")]),
     ("admin", &[("listen", "ADMIN_LISTEN")]),
     (

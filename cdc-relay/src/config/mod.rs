@@ -9,6 +9,7 @@ mod file;
 mod keys;
 mod message;
 mod source;
+mod spool;
 mod stream;
 mod value;
 
@@ -21,6 +22,7 @@ pub use self::{
     file::apply as apply_file,
     message::Message,
     source::{Source, Table},
+    spool::{Spool, Streaming},
     stream::StreamConfig,
 };
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub message: Message,
     #[command(flatten, next_help_heading = "[stream]")]
     pub stream: StreamConfig,
+    #[command(flatten, next_help_heading = "[spool]")]
+    pub spool: Spool,
     #[command(flatten, next_help_heading = "[nats]")]
     pub nats: Nats,
     #[command(flatten, next_help_heading = "[admin]")]

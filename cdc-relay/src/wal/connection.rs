@@ -148,7 +148,8 @@ impl Connection {
         })
     }
 
-    /// Takes the slot (it is the relay's lease) and begins to stream what it has not confirmed.
+    /// Takes the slot (it is the relay's lease) and begins to stream what it has not confirmed; with
+    /// `streaming`, large transactions in chunks before they have ended (`pgoutput::Mark`).
     ///
     /// # Errors
     /// [`Error::SlotHeld`] while another relay streams from the slot.
@@ -156,13 +157,18 @@ impl Connection {
         mut self,
         slot: &str,
         publication: &str,
+        streaming: bool,
     ) -> Result<(WalReader, WalWriter)> {
         let during = "start replication";
         let (slot, publication) = (quote(slot), literal(&quote(publication)));
+        let version = match streaming {
+            true => "proto_version '2', streaming 'on'",
+            false => "proto_version '1'",
+        };
         // 0/0: go on from where the slot was confirmed.
         let command = format!(
             "START_REPLICATION SLOT {slot} LOGICAL 0/0 \
-             (proto_version '1', publication_names {publication}, binary 'true')"
+             ({version}, publication_names {publication}, binary 'true')"
         );
         self.send(during, &command).await?;
         let started = async {

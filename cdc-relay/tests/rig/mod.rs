@@ -56,7 +56,12 @@ pub struct Stored {
 impl Rig {
     /// Servers, and an empty outbox.
     pub async fn start() -> Result<Self> {
-        let rig = Self::without_outbox(&[]).await?;
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with settings of Postgres.
+    pub async fn start_with(settings: &[(&str, &str)]) -> Result<Self> {
+        let rig = Self::without_outbox(settings).await?;
         rig.sql.batch_execute(OUTBOX).await?;
         Ok(rig)
     }
