@@ -10,7 +10,8 @@ use crate::{
     history::Resume,
     pgoutput::{self, Message, Relation, Tuple},
     publish::Limits,
-    record::{Layout, Mapping, Record},
+    record::{Mapping, Record},
+    subject::Template,
     wal::System,
 };
 
@@ -33,7 +34,7 @@ pub enum Taken {
 #[derive(Debug)]
 pub struct Intake<'a> {
     source: &'a Source,
-    layout: &'a Layout,
+    template: &'a Template,
     system: System,
     limits: Limits,
     resume: Resume,
@@ -46,14 +47,14 @@ pub struct Intake<'a> {
 impl<'a> Intake<'a> {
     pub fn new(
         source: &'a Source,
-        layout: &'a Layout,
+        template: &'a Template,
         system: System,
         limits: Limits,
         resume: Resume,
     ) -> Self {
         Self {
             source,
-            layout,
+            template,
             system,
             limits,
             resume,
@@ -89,8 +90,9 @@ impl<'a> Intake<'a> {
     fn relation(&mut self, relation: &Relation<'_>) -> Result<()> {
         let table = &self.source.table;
         if relation.schema == table.schema && relation.name == table.name {
-            let mapping = Mapping::of(relation, self.layout)
-                .map_err(|error| Error::no_outbox(table, &error))?;
+            let mapping = Mapping::of(relation).map_err(|error| {
+                Error::Definite(format!("table {} is no outbox: {error}", table.quoted()))
+            })?;
             self.outbox = Some((relation.id, mapping));
         } else if self
             .outbox
@@ -125,7 +127,7 @@ impl<'a> Intake<'a> {
         if self.resume.is_stored(position, || mapping.id(tuple))? {
             return Ok(Taken::Stored);
         }
-        let record = mapping.record(tuple, position, self.layout);
+        let record = mapping.record(tuple, position, self.template);
         let record = record.map_err(|error| error.to_string());
         let checked = record.and_then(|record| self.limits.check(&record).map(|()| record));
         checked.map(Taken::Event).map_err(|why| {

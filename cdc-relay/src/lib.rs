@@ -6,6 +6,7 @@
 pub mod config;
 pub mod error;
 
+pub mod primary;
 pub mod slot;
 pub mod wal;
 

@@ -24,8 +24,8 @@ use crate::{
     history::{self, Resume},
     intake::Intake,
     pipeline::Pipeline,
+    primary,
     publish::{Appender, Limits, Path},
-    record::Layout,
     slot::{self, Slot},
     spool::{CommitOrder, Spool},
     stream::{Truth, read_truth},
@@ -146,19 +146,20 @@ async fn session(
     let limits = Limits::of(nats, &truth);
     let resume = Resume::after(truth.last, confirmed);
     let pipeline = Pipeline::new(confirmed, resume.is_proven());
-    let layout = Layout::of(&config.columns, &config.message);
-    let intake = Intake::new(&config.source, &layout, system, limits, resume);
+    let intake = Intake::new(
+        &config.source,
+        &config.message.subject,
+        system,
+        limits,
+        resume,
+    );
     let ended = pipeline
         .run(reader, writer, intake, &mut appender, stop)
         .await;
     if let (Err(Error::Undecodable(why)), true) = (&ended, is_new_slot) {
         // Nothing but what the table holds can be behind it: no relay has ever gone on from it.
-        let database = config
-            .source
-            .database_url
-            .config()
-            .map_err(Error::definite)?;
-        slot::discard(&database, &config.source.slot).await?;
+        let (_, sql) = primary::connect(&config.source.database_url).await?;
+        slot::discard(&sql, &config.source.slot).await?;
         return Err(Error::Transient(format!(
             "{why}; the new slot was dropped, to be made anew"
         )));
@@ -184,15 +185,14 @@ async fn start(config: &Config, streaming: bool, nats: &Nats) -> Result<Started>
     if streaming {
         spool.probe()?;
     }
-    let database = source.database_url.config().map_err(Error::definite)?;
+    let (server, mut sql) = primary::connect(&source.database_url).await?;
     let during = "look at publication and slot";
-    let mut sql = Error::within(during, SQL_TIMEOUT, slot::connect(&database)).await?;
     let slot = Error::within(during, SQL_TIMEOUT, slot::prepare(&sql, source)).await?;
     let is_new_slot = slot == Slot::Missing;
     if is_new_slot {
-        backfill(config, &mut sql, nats).await?;
+        backfill(config, &server, &mut sql, nats).await?;
     }
-    let mut connection = Connection::open(&database, source.wal_sender_timeout()).await?;
+    let mut connection = Connection::open(&server, source.wal_sender_timeout()).await?;
     let system = connection.identify_system().await?;
     let (reader, writer) = connection
         .start_replication(&source.slot, &source.publication, streaming)

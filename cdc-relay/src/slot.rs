@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tokio_postgres::{Client, Config, NoTls, types::PgLsn};
+use tokio_postgres::{Client, types::PgLsn};
 
 use crate::{
     config::{Source, Table},
@@ -41,31 +41,8 @@ const SLOT: &str = "\
     FROM pg_replication_slots WHERE slot_name = $1";
 
 const POSITIONS: &str = "\
-    SELECT confirmed_flush_lsn, pg_current_wal_flush_lsn() \
+    SELECT confirmed_flush_lsn, pg_current_wal_flush_lsn(), active \
     FROM pg_replication_slots WHERE slot_name = $1";
-
-/// The relay waits inside transactions and between statements; a database's time-outs are not meant
-/// for that.
-const SESSION: &str = "\
-    SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0; \
-    SET statement_timeout = 0; SET lock_timeout = 0";
-
-/// Connects for SQL. The connection ends with the client.
-pub async fn connect(config: &Config) -> Result<Client> {
-    let during = "connect to Postgres";
-    let connected = config.connect(NoTls).await;
-    let (client, connection) = connected.map_err(|e| Error::sql(during, &e))?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "the SQL connection ended");
-        }
-    });
-    client
-        .batch_execute(SESSION)
-        .await
-        .map_err(|e| Error::sql(during, &e))?;
-    Ok(client)
-}
 
 /// Checks the server's settings, the table and the publication, and looks for the slot.
 ///
@@ -87,13 +64,26 @@ pub async fn prepare(sql: &Client, source: &Source) -> Result<Slot> {
     Ok(slot)
 }
 
-/// The slot's confirmed position, and the end of the server's WAL.
+/// The confirmed position of the slot that this relay holds, and the end of the server's WAL.
+///
+/// # Errors
+/// [`Error::Transient`] also when nobody holds it here: then the replication connection ended at another
+/// server than `sql`, as behind a balancer, and nothing of one is true of the other.
 pub async fn positions(sql: &Client, slot: &str) -> Result<(PgLsn, PgLsn)> {
     let during = "read the slot's position";
     let row = sql.query_opt(POSITIONS, &[&slot]).await;
     let Some(row) = row.map_err(|e| Error::sql(during, &e))? else {
         return Err(Error::Transient(format!("{during}: slot {slot} is gone")));
     };
+    if !row
+        .try_get::<_, bool>(2)
+        .map_err(|e| Error::sql(during, &e))?
+    {
+        return Err(Error::Transient(format!(
+            "{during}: the relay has taken slot {slot}, and here it is free: its two connections ended at \
+             different servers; name the servers in DATABASE_URL, not a balancer"
+        )));
+    }
     let lsn = |at: usize| row.try_get(at).map_err(|e| Error::sql(during, &e));
     Ok((lsn(0)?, lsn(1)?))
 }
@@ -248,8 +238,7 @@ pub async fn find(sql: &Client, slot: &str) -> Result<Slot> {
 }
 
 /// Drops the slot, once its last walsender has let go of it.
-pub async fn discard(config: &Config, slot: &str) -> Result<()> {
-    let sql = connect(config).await?;
+pub async fn discard(sql: &Client, slot: &str) -> Result<()> {
     let drop = "SELECT pg_drop_replication_slot($1)";
     loop {
         let dropped = sql.execute(drop, &[&slot]).await;

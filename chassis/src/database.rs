@@ -1,6 +1,6 @@
 //! The connection pool to the process's own Postgres, its migrations and its readiness.
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
 use anyhow::{Context as _, bail};
 use deadpool_postgres::{
@@ -8,26 +8,22 @@ use deadpool_postgres::{
     Timeouts,
 };
 use refinery::{Migration, Runner};
-use tokio::time::{sleep, timeout};
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage, config::SslMode, error::SqlState};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tokio_postgres::{Client, SimpleQueryMessage, error::SqlState};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::{backoff, config, health::Check};
+use crate::{
+    backoff, config,
+    health::Check,
+    postgres::{Target, explain},
+};
 
 /// For a free connection, a new one, and the check of a used one, each: a request that waited
 /// longer is better refused.
 const POOL_WAIT: Duration = Duration::from_secs(10);
-/// A host that does not answer is given up after this, when the URL says nothing else.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A host that vanished sends no reset: a connection on which nothing is acknowledged for this long is
-/// dead. Without it the kernel tries for a quarter of an hour, and the pool lends the dead ones.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// An idle connection is probed after this, and again as often; the kernel's two hours and 75 s would
-/// find its death too late.
-const KEEPALIVE: Duration = Duration::from_secs(10);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
-/// What a URL that says nothing of it stands for.
-const KEEPALIVE_DEFAULT: Duration = Duration::from_secs(2 * 60 * 60);
 /// What every connection of the pool is set to: a statement that hangs, or a transaction whose
 /// process is gone, must not hold row locks for ever.
 const SESSION: &str =
@@ -48,11 +44,12 @@ const PING_TIMEOUT: Duration = Duration::from_secs(3);
 ///
 /// Fails only on what waiting does not mend: a refused login, or a URL that cannot work.
 pub async fn connect(config: &config::Database, application_name: &str) -> anyhow::Result<Pool> {
-    let parameters = parameters(config, application_name)?;
+    let target = Target::new(&config.url, application_name);
     let recycling = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
     };
-    let pool = Pool::builder(Manager::from_config(parameters, NoTls, recycling))
+    let parameters = target.parameters().clone();
+    let pool = Pool::builder(Manager::from_connect(parameters, target, recycling))
         .max_size(config.pool_size)
         .timeouts(Timeouts {
             wait: Some(POOL_WAIT),
@@ -72,38 +69,15 @@ pub async fn connect(config: &config::Database, application_name: &str) -> anyho
     Ok(pool)
 }
 
-/// The URL's parameters, and ours where it says nothing.
-fn parameters(
-    config: &config::Database,
-    application_name: &str,
-) -> anyhow::Result<tokio_postgres::Config> {
-    let mut parameters = config
-        .url
-        .config()
-        .with_context(|| format!("DATABASE_URL {}", config.url))?;
-    if parameters.get_ssl_mode() == SslMode::Require {
-        bail!(
-            "DATABASE_URL {}: sslmode=require, but TLS is not built in",
-            config.url
-        );
+impl deadpool_postgres::Connect for Target {
+    fn connect(&self, _: &tokio_postgres::Config) -> Connecting<'_> {
+        Box::pin(Target::connect(self))
     }
-    if parameters.get_application_name().is_none() {
-        parameters.application_name(application_name);
-    }
-    if parameters.get_connect_timeout().is_none() {
-        parameters.connect_timeout(CONNECT_TIMEOUT);
-    }
-    if parameters.get_tcp_user_timeout().is_none() {
-        parameters.tcp_user_timeout(SILENCE_MAX);
-    }
-    if parameters.get_keepalives_idle() == KEEPALIVE_DEFAULT {
-        parameters.keepalives_idle(KEEPALIVE);
-    }
-    if parameters.get_keepalives_interval().is_none() {
-        parameters.keepalives_interval(KEEPALIVE_EVERY);
-    }
-    Ok(parameters)
 }
+
+type Connecting<'a> = Pin<
+    Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + 'a>,
+>;
 
 async fn wait_for(pool: &Pool, url: &config::DatabaseUrl) -> anyhow::Result<()> {
     let mut attempt = 0;
@@ -115,8 +89,10 @@ async fn wait_for(pool: &Pool, url: &config::DatabaseUrl) -> anyhow::Result<()> 
             }
             Err(error) => error,
         };
-        let why = chain(&error);
-        if is_definite(&error) {
+        let tls = explain(&error);
+        let is_definite = tls.is_some() || is_refused(&error);
+        let why = tls.unwrap_or_else(|| chain(&error));
+        if is_definite {
             bail!("Postgres at {url} refuses us: {why}; correct DATABASE_URL");
         }
         let wait = backoff::delay(attempt);
@@ -127,7 +103,7 @@ async fn wait_for(pool: &Pool, url: &config::DatabaseUrl) -> anyhow::Result<()> 
 }
 
 /// Whether waiting cannot mend it. A database that does not exist yet may come, by an init script.
-fn is_definite(error: &PoolError) -> bool {
+fn is_refused(error: &PoolError) -> bool {
     let PoolError::Backend(error) = error else {
         return false;
     };
@@ -242,11 +218,11 @@ pub async fn watch(
     check: Check,
     token: CancellationToken,
 ) -> anyhow::Result<()> {
-    let parameters = parameters(&config, application_name)?;
+    let target = Target::new(&config.url, application_name);
     let watching = async {
         let mut connection = None;
         loop {
-            let answered = timeout(PING_TIMEOUT, ping(&parameters, &mut connection)).await;
+            let answered = timeout(PING_TIMEOUT, ping(&target, &mut connection)).await;
             let ready = matches!(answered, Ok(Ok(true)));
             if !ready {
                 connection = None;
@@ -264,15 +240,14 @@ type Connection = (Client, AbortOnDropHandle<()>);
 
 /// Whether Postgres takes writes: a primary that was demoted answers, and refuses them all.
 async fn ping(
-    parameters: &tokio_postgres::Config,
+    target: &Target,
     connection: &mut Option<Connection>,
 ) -> Result<bool, tokio_postgres::Error> {
     let (client, _) = match connection {
         Some(connection) => connection,
         None => {
-            let (client, socket) = parameters.connect(NoTls).await?;
-            // Its error comes out of the next ping too.
-            let socket = tokio::spawn(async move { drop(socket.await) });
+            // The socket's error comes out of the next ping too.
+            let (client, socket) = target.connect().await?;
             connection.insert((client, AbortOnDropHandle::new(socket)))
         }
     };

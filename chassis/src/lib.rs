@@ -11,6 +11,10 @@ pub mod trace;
 
 pub mod tasks;
 
+pub mod tls;
+
+pub mod postgres;
+
 pub mod database;
 pub mod nats;
 

@@ -2,6 +2,7 @@
 //! binaries, started on free ports in scratch directories, and gone afterwards whatever happens.
 
 pub mod books;
+pub mod certificates;
 mod child;
 mod eventually;
 mod guard;

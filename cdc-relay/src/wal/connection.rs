@@ -4,21 +4,14 @@
 use std::{io, pin::pin, time::Duration};
 
 use bytes::BytesMut;
+use chassis::postgres::{Target, Transport, explain};
 use fallible_iterator::FallibleIterator as _;
 use postgres_protocol::message::{
     backend::{DataRowBody, ErrorResponseBody, Message},
     frontend,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
-    net::{TcpStream, UnixStream},
-    time::timeout,
-};
-use tokio_postgres::{
-    Config,
-    config::{Host, SslMode},
-    types::PgLsn,
-};
+use tokio::{io::AsyncWriteExt as _, time::timeout};
+use tokio_postgres::types::PgLsn;
 
 use super::{
     authenticate::authenticate,
@@ -27,18 +20,11 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// How long a host may take to accept the connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// How long a command before the stream may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a relay that waits for its slot says what it waits for.
 const SLOT_REMINDER: Duration = Duration::from_secs(30);
-
-/// Whatever carries the bytes: TCP or a Unix socket.
-pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 
 pub(super) type Wire = Frames<Box<dyn Transport>>;
 
@@ -68,23 +54,17 @@ pub struct Snapshot {
 }
 
 impl Connection {
-    /// Connects to the first of the configured hosts that answers.
+    /// Connects to this server.
     ///
     /// `wal_sender_timeout` bounds how long the server keeps the slot for a relay that has vanished.
-    pub async fn open(config: &Config, wal_sender_timeout: Duration) -> Result<Self> {
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err(Error::definite(
-                "DATABASE_URL asks for sslmode=require, and this relay does not speak TLS yet: \
-                 connect over a Unix socket or a trusted network, with sslmode=disable",
-            ));
-        }
-        if config.get_hosts().len() > 1 {
-            return Err(Error::definite(
-                "DATABASE_URL names several hosts, and the relay's two connections could end at \
-                 different ones: name the primary alone, or an address that follows it",
-            ));
-        }
-        let mut wire = Frames::new(connect(config).await?);
+    pub async fn open(server: &Target, wal_sender_timeout: Duration) -> Result<Self> {
+        let during = "connect for replication";
+        let dialled = server.dial().await.map_err(|error| match explain(&error) {
+            Some(why) => Error::Definite(format!("{during}: {why}")),
+            None => Error::io(&format!("{during} to {server}"), &error),
+        })?;
+        let (mut wire, end_point) = (Frames::new(dialled.stream), dialled.server_end_point);
+        let config = server.parameters();
         let timeout_ms = wal_sender_timeout.as_millis().to_string();
         let application = config.get_application_name().unwrap_or("cdc-relay");
         let parameters = [
@@ -98,8 +78,8 @@ impl Connection {
             ("tcp_keepalives_interval", "5"),
             ("tcp_keepalives_count", "3"),
         ];
-        let greeting = authenticate(&mut wire, config, &parameters);
-        Error::within("connect for replication", COMMAND_TIMEOUT, greeting).await?;
+        let greeting = authenticate(&mut wire, config, end_point, &parameters);
+        Error::within(during, COMMAND_TIMEOUT, greeting).await?;
         // A walsender that is busy decoding answers within half of its own timeout.
         let silence_max = 2 * wal_sender_timeout;
         Ok(Self { wire, silence_max })
@@ -215,7 +195,7 @@ impl Connection {
     async fn send(&mut self, during: &str, command: &str) -> Result<()> {
         let mut out = BytesMut::new();
         frontend::query(command, &mut out).map_err(|e| Error::io(during, &e))?;
-        let sent = self.wire.source().write_all(&out).await;
+        let sent = send(&mut self.wire, &out).await;
         sent.map_err(|e| Error::io(during, &e))
     }
 }
@@ -226,35 +206,10 @@ impl std::fmt::Debug for Connection {
     }
 }
 
-async fn connect(config: &Config) -> Result<Box<dyn Transport>> {
-    let mut last = Error::definite("DATABASE_URL names no host: postgres://user@host/database");
-    for (at, host) in config.get_hosts().iter().enumerate() {
-        let ports = config.get_ports();
-        let port = ports.get(at).or(ports.first()).copied().unwrap_or(5432);
-        let attempt = timeout(CONNECT_TIMEOUT, dial(host, port)).await;
-        match attempt.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(transport) => return Ok(transport),
-            Err(error) => {
-                last = Error::io(&format!("connect to Postgres at {host:?}:{port}"), &error)
-            }
-        }
-    }
-    Err(last)
-}
-
-async fn dial(host: &Host, port: u16) -> io::Result<Box<dyn Transport>> {
-    match host {
-        Host::Tcp(name) => {
-            let stream = TcpStream::connect((name.as_str(), port)).await?;
-            // Status updates are small and must not wait for more.
-            stream.set_nodelay(true)?;
-            Ok(Box::new(stream))
-        }
-        Host::Unix(directory) => {
-            let path = directory.join(format!(".s.PGSQL.{port}"));
-            Ok(Box::new(UnixStream::connect(path).await?))
-        }
-    }
+/// Writes, and flushes: TLS may keep a record back.
+pub(super) async fn send(wire: &mut Wire, bytes: &[u8]) -> io::Result<()> {
+    wire.source().write_all(bytes).await?;
+    wire.source().flush().await
 }
 
 fn columns(body: &DataRowBody) -> io::Result<Vec<Option<String>>> {

@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use chassis::postgres::Transport;
 use postgres_protocol::message::{
     backend::{ERROR_RESPONSE_TAG, Message},
     frontend,
@@ -15,7 +16,7 @@ use tokio::{
 use tokio_postgres::types::PgLsn;
 
 use super::{
-    connection::{Transport, Wire, server_error},
+    connection::{Wire, server_error},
     frame::{Frame, Frames},
 };
 use crate::error::{Error, Result};
@@ -147,7 +148,12 @@ impl WalWriter {
 
     async fn send(&mut self, bytes: &[u8]) -> Result<()> {
         let during = "report to Postgres";
-        match timeout(WRITE_TIMEOUT, self.sink.write_all(bytes)).await {
+        // Flushed, because TLS may keep a record back.
+        let sending = async {
+            self.sink.write_all(bytes).await?;
+            self.sink.flush().await
+        };
+        match timeout(WRITE_TIMEOUT, sending).await {
             Ok(sent) => sent.map_err(|e| Error::io(during, &e)),
             Err(_) => Err(Error::Transient(format!(
                 "{during}: the connection is stuck"

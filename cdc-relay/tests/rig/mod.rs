@@ -61,16 +61,28 @@ impl Rig {
 
     /// The same, with settings of Postgres.
     pub async fn start_with(settings: &[(&str, &str)]) -> Result<Self> {
-        let rig = Self::without_outbox(settings).await?;
+        Self::start_in(Guard::start()?, settings, "").await
+    }
+
+    /// The same with settings for Postgres, and lines for the configuration of NATS.
+    pub async fn start_in(guard: Guard, settings: &[(&str, &str)], nats: &str) -> Result<Self> {
+        let rig = Self::without_outbox_in(guard, settings, nats).await?;
         rig.sql.batch_execute(OUTBOX).await?;
         Ok(rig)
     }
 
     pub async fn without_outbox(settings: &[(&str, &str)]) -> Result<Self> {
-        let guard = Guard::start()?;
+        Self::without_outbox_in(Guard::start()?, settings, "").await
+    }
+
+    async fn without_outbox_in(
+        guard: Guard,
+        settings: &[(&str, &str)],
+        nats: &str,
+    ) -> Result<Self> {
         let (postgres, nats) = tokio::try_join!(
             Postgres::start_with(&guard, settings),
-            Nats::start_with(&guard, ""),
+            Nats::start_with(&guard, nats),
         )?;
         postgres.create_database(DATABASE).await?;
         let sql = postgres.connect(DATABASE).await?;

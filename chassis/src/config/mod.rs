@@ -5,6 +5,7 @@
 //! variables, passwords included. So everything here is parsed by [`Value`], whose errors never
 //! repeat a secret, and what may carry one is marked `hide_env_values`.
 
+pub mod libpq;
 mod url;
 mod value;
 

@@ -6,14 +6,16 @@ use std::{fmt, str::FromStr};
 use clap::builder::ValueParserFactory;
 use tokio_postgres::config::Host;
 
-use super::{Value, value};
-
-/// What libpq takes where a URL names no port.
-const POSTGRES_PORT: u16 = 5432;
+use super::{Value, libpq, value};
+use crate::postgres::PORT;
 
 /// A libpq URL of a Postgres database. `Debug` and `Display` leave the password out.
 #[derive(Clone, PartialEq, Eq)]
-pub struct DatabaseUrl(String);
+pub struct DatabaseUrl {
+    given: String,
+    config: tokio_postgres::Config,
+    tls: libpq::Tls,
+}
 
 /// The URL of a NATS server, or several of one cluster, comma separated. `Debug` and `Display`
 /// leave passwords and tokens out.
@@ -23,12 +25,18 @@ pub struct NatsUrl(String);
 impl DatabaseUrl {
     /// The URL with its password: for a client library, never for a log.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.given
     }
 
-    /// The connection parameters that the URL stands for.
-    pub fn config(&self) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
-        self.0.parse()
+    /// The connection parameters that the URL stands for, but for [`DatabaseUrl::tls`]: to connect with
+    /// both use [`crate::postgres`].
+    pub fn parameters(&self) -> &tokio_postgres::Config {
+        &self.config
+    }
+
+    /// What it says of TLS.
+    pub fn tls(&self) -> &libpq::Tls {
+        &self.tls
     }
 }
 
@@ -55,16 +63,18 @@ impl FromStr for DatabaseUrl {
         if !given.starts_with("postgres://") && !given.starts_with("postgresql://") {
             return Err("must start with postgres://".to_owned());
         }
-        let config: tokio_postgres::Config = given
-            .parse()
-            .map_err(|_| "is not a libpq URL (is the password percent-encoded?)".to_owned())?;
+        let (config, tls) = libpq::parse(given)?;
         if config.get_hosts().is_empty() {
             return Err("names no host".to_owned());
         }
         if config.get_user().is_none() {
             return Err("names no user".to_owned());
         }
-        Ok(Self(given.to_owned()))
+        Ok(Self {
+            given: given.to_owned(),
+            config,
+            tls,
+        })
     }
 }
 
@@ -103,9 +113,7 @@ impl ValueParserFactory for NatsUrl {
 /// stand in the parameters, or hold what looks like the end of it.
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ok(config) = self.config() else {
-            return f.write_str("postgres://?");
-        };
+        let config = &self.config;
         write!(f, "postgres://")?;
         if let Some(user) = config.get_user() {
             write!(f, "{user}@")?;
@@ -114,7 +122,7 @@ impl fmt::Display for DatabaseUrl {
         for (index, host) in config.get_hosts().iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
             // One port stands for all hosts.
-            let port = ports.get(index).or(ports.first()).unwrap_or(&POSTGRES_PORT);
+            let port = ports.get(index).or(ports.first()).unwrap_or(&PORT);
             match host {
                 Host::Tcp(name) => write!(f, "{comma}{name}:{port}")?,
                 Host::Unix(folder) => write!(f, "{comma}{}:{port}", folder.display())?,

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use deadpool_postgres::Object;
 use tokio::{runtime::Handle, time::timeout};
-use tokio_postgres::{Error, NoTls};
+use tokio_postgres::Error;
+
+use crate::postgres::Connector;
 
 /// What Postgres may take to end what a request left behind. A cancelled statement ends at once,
 /// unless the server is in distress; then the connection is given up.
@@ -73,6 +75,7 @@ impl Drop for Lease {
 /// Ends the statement in flight, and waits until it and the rollback behind it are answered: they
 /// are answered in turn, so the answer to one more is the last. An error says that nothing runs either.
 async fn settle(connection: &Object) -> Result<(), Error> {
-    connection.cancel_token().cancel_query(NoTls).await?;
+    let cancel = connection.cancel_token();
+    cancel.cancel_query(Connector::unchecked()).await?;
     connection.simple_query("").await.map(drop)
 }

@@ -1,0 +1,260 @@
+//! The relay's two connections to Postgres over TLS, by libpq's modes, and who is let in.
+
+mod rig;
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use cdc_relay::{error::Error, wal::Connection};
+use chassis::{config::DatabaseUrl, postgres::Target};
+use harness::{
+    Guard, Process,
+    certificates::{Authority, Identity},
+    eventually,
+};
+use rig::{DATABASE, Rig, SOON, load};
+
+/// The harness's own user by password, and one that is known by its certificate alone.
+const LOGINS: &str = "\
+    host all postgres 127.0.0.1/32 scram-sha-256\n\
+    host all postgres ::1/128 scram-sha-256\n\
+    hostssl all badge 127.0.0.1/32 cert\n";
+
+/// A rig whose Postgres has this certificate.
+async fn rig(guard: Guard, authority: &Authority, server: &Identity) -> Result<Rig> {
+    let logins = guard.directory().join("pg_hba.conf");
+    fs::write(&logins, LOGINS)?;
+    let path = |path: &Path| path.display().to_string();
+    let settings = [
+        ("ssl", "on"),
+        ("ssl_cert_file", &path(&server.certificate)),
+        ("ssl_key_file", &path(&server.key)),
+        ("ssl_ca_file", &path(authority.certificate())),
+        ("hba_file", &path(&logins)),
+        // The address that `localhost` may stand for, beside the harness's own.
+        ("listen_addresses", "localhost"),
+    ];
+    Rig::start_in(guard, &settings, "").await
+}
+
+fn url(rig: &Rig, host: &str, parameters: &str) -> String {
+    let url = rig.postgres.url(DATABASE).replace("127.0.0.1", host);
+    format!("{url}?{parameters}")
+}
+
+fn relay(rig: &Rig, host: &str, parameters: &str) -> Result<Process> {
+    rig.relay_with("relay", &[("DATABASE_URL", &url(rig, host, parameters))])
+}
+
+/// Awaits a line of the relay's log.
+async fn says(relay: &Process, text: &str) -> Result<()> {
+    eventually(&format!("the relay to say `{text}`"), SOON, async || {
+        ensure!(relay.log().text().contains(text), "{}", relay.log().tail());
+        Ok(Some(()))
+    })
+    .await
+}
+
+/// Awaits that the relay has its one lasting connection, the SQL one being closed, and returns whether
+/// it is encrypted.
+async fn is_encrypted(rig: &Rig) -> Result<bool> {
+    let query = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                 WHERE application_name = 'cdc-relay'";
+    eventually("one connection of the relay", SOON, async || {
+        let rows = rig.sql.query(query, &[]).await?;
+        ensure!(rows.len() == 1, "{} connections", rows.len());
+        Ok(Some(rows[0].get(0)))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn both_connections_are_encrypted_and_the_stream_stays_exact_under_load() -> Result<()> {
+    let guard = Guard::start()?;
+    let authority = Authority::new(&guard, "authority")?;
+    let server = authority.sign(&["127.0.0.1"])?;
+    let rig = rig(guard, &authority, &server).await?;
+    let trusted = authority.certificate().display();
+    let relay = relay(
+        &rig,
+        "127.0.0.1",
+        &format!("sslmode=verify-full&sslrootcert={trusted}"),
+    )?;
+    relay.wait_ready().await?;
+    assert!(is_encrypted(&rig).await?);
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..2)
+        .map(|writer| tokio::spawn(load(rig.postgres.url(DATABASE), writer, stop.clone())))
+        .collect();
+    // Rows of many records of TLS each, beside the small ones.
+    let large = "INSERT INTO outbox (payload) SELECT convert_to(repeat(md5(n::text), 3000), 'UTF8') \
+                 FROM generate_series(1, 200) n";
+    rig.sql.batch_execute(large).await?;
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        relay.restart().await?;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        ensure!(writer.await? > 0, "a writer wrote nothing");
+    }
+    let stored = rig.settled().await?;
+    ensure!(stored.len() > 1000, "only {} rows", stored.len());
+    Ok(())
+}
+
+#[tokio::test]
+async fn verify_full_refuses_a_certificate_for_another_host() -> Result<()> {
+    let guard = Guard::start()?;
+    let authority = Authority::new(&guard, "authority")?;
+    let server = authority.sign(&["localhost"])?;
+    let rig = rig(guard, &authority, &server).await?;
+    let trusted = authority.certificate().display();
+    let full = format!("sslmode=verify-full&sslrootcert={trusted}");
+    let other = relay(&rig, "127.0.0.1", &full)?;
+    says(&other, "made out to another host").await?;
+    other.kill().await?;
+
+    let by_name = relay(&rig, "localhost", &full)?;
+    by_name.wait_ready().await?;
+    by_name.kill().await?;
+    let whoever = relay(
+        &rig,
+        "127.0.0.1",
+        &format!("sslmode=verify-ca&sslrootcert={trusted}"),
+    )?;
+    whoever.wait_ready().await
+}
+
+#[tokio::test]
+async fn an_unknown_authority_is_refused_and_mending_its_file_is_enough() -> Result<()> {
+    let guard = Guard::start()?;
+    let authority = Authority::new(&guard, "authority")?;
+    let stranger = Authority::new(&guard, "stranger")?;
+    let server = authority.sign(&["127.0.0.1"])?;
+    let rig = rig(guard, &authority, &server).await?;
+    let trusted = rig.guard.directory().join("trusted.pem");
+    fs::copy(stranger.certificate(), &trusted)?;
+    let parameters = format!("sslmode=require&sslrootcert={}", trusted.display());
+    let relay = relay(&rig, "127.0.0.1", &parameters)?;
+    says(
+        &relay,
+        "name the file with the right CA's certificate in sslrootcert",
+    )
+    .await?;
+    fs::copy(authority.certificate(), &trusted)?;
+    relay.wait_ready().await?;
+
+    fs::write(&trusted, "no certificate")?;
+    relay.kill().await?;
+    relay.start_again()?;
+    says(&relay, "holds no certificate in PEM form").await
+}
+
+#[tokio::test]
+async fn a_server_that_signed_itself_is_trusted_by_its_own_certificate() -> Result<()> {
+    let guard = Guard::start()?;
+    let other = Authority::new(&guard, "other")?;
+    let server = other.sign(&["127.0.0.1"])?;
+    let rig = rig(guard, &other, &server).await?;
+    // The server's own certificate, not that of who signed it.
+    let own = server.certificate.display();
+    let relay = relay(
+        &rig,
+        "127.0.0.1",
+        &format!("sslmode=verify-full&sslrootcert={own}"),
+    )?;
+    relay.wait_ready().await
+}
+
+#[tokio::test]
+async fn a_server_without_tls_is_refused_where_it_is_demanded() -> Result<()> {
+    let rig = Rig::start().await?;
+    let relay = relay(&rig, "127.0.0.1", "sslmode=require")?;
+    says(&relay, "does not offer TLS").await?;
+    relay.kill().await?;
+    let target = target(&rig, "sslmode=require")?;
+    let dialled = Connection::open(&target, Duration::from_secs(10)).await;
+    assert!(matches!(dialled, Err(Error::Definite(text)) if text.contains("does not offer TLS")));
+    let prefers = rig.relay("prefers")?;
+    prefers.wait_ready().await?;
+    assert!(!is_encrypted(&rig).await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_enough_where_pg_hba_asks_for_one() -> Result<()> {
+    let guard = Guard::start()?;
+    let authority = Authority::new(&guard, "authority")?;
+    let (server, badge) = (authority.sign(&["127.0.0.1"])?, authority.sign(&["badge"])?);
+    let rig = rig(guard, &authority, &server).await?;
+    rig.sql
+        .batch_execute("CREATE ROLE badge SUPERUSER REPLICATION LOGIN")
+        .await?;
+    let base = format!(
+        "postgres://badge@127.0.0.1:{}/{DATABASE}?sslmode=verify-full&sslrootcert={}",
+        rig.postgres.port(),
+        authority.certificate().display()
+    );
+    let without = rig.relay_with("without", &[("DATABASE_URL", &base)])?;
+    says(&without, "connection requires a valid client certificate").await?;
+    without.kill().await?;
+
+    let (certificate, key) = (badge.certificate.display(), badge.key.display());
+    let with = format!("{base}&sslcert={certificate}&sslkey={key}");
+    let with = rig.relay_with("with", &[("DATABASE_URL", &with)])?;
+    with.wait_ready().await?;
+    rig.insert("let in").await?;
+    rig.settled().await?;
+    Ok(())
+}
+
+fn target(rig: &Rig, parameters: &str) -> Result<Target> {
+    let url = url(rig, "127.0.0.1", parameters);
+    let url: DatabaseUrl = url.parse().map_err(anyhow::Error::msg)?;
+    Ok(Target::new(&url, "cdc-relay"))
+}
+
+#[tokio::test]
+async fn scram_plus_binds_to_the_channel() -> Result<()> {
+    for sha384 in [false, true] {
+        let guard = Guard::start()?;
+        let authority = match sha384 {
+            true => Authority::with_sha384(&guard, "authority")?,
+            false => Authority::new(&guard, "authority")?,
+        };
+        let server = authority.sign(&["127.0.0.1"])?;
+        let rig = rig(guard, &authority, &server).await?;
+        for (parameters, is_bound) in [
+            ("sslmode=require&channel_binding=require", true),
+            ("sslmode=require&channel_binding=disable", true),
+            ("sslmode=require", true),
+            ("sslmode=disable&channel_binding=require", false),
+        ] {
+            let target = target(&rig, parameters)?;
+            let sql = target.connect().await;
+            let replication = Connection::open(&target, Duration::from_secs(10)).await;
+            assert_eq!(sql.is_ok(), is_bound, "{parameters}: {sql:?}");
+            assert_eq!(
+                replication.is_ok(),
+                is_bound,
+                "{parameters}: {replication:?}"
+            );
+            if let Err(error) = replication {
+                assert!(matches!(&error, Error::Definite(_)), "{error:?}");
+            }
+        }
+        let plain = relay(&rig, "127.0.0.1", "sslmode=disable&channel_binding=require")?;
+        says(&plain, "this connection cannot be bound").await?;
+    }
+    Ok(())
+}
