@@ -18,8 +18,6 @@ fn main() {
 }
 
 fn commit() -> Option<String> {
-    // A tarball may lie in a repository that has nothing to do with it.
-    git(&["ls-files", "--error-unmatch", "build.rs"])?;
     // HEAD moves with its log; where no log is kept, it and its branch are files of their own.
     let branch = git(&["rev-parse", "--symbolic-full-name", "HEAD"]).unwrap_or_default();
     for name in ["HEAD", "logs/HEAD", "packed-refs", branch.as_str()] {
@@ -29,6 +27,8 @@ fn commit() -> Option<String> {
             println!("cargo::rerun-if-changed={path}");
         }
     }
+    // A tarball may lie in a repository that has nothing to do with it.
+    git(&["ls-files", "--error-unmatch", "build.rs"])?;
     git(&["rev-parse", "--short=12", "HEAD"])
 }
 

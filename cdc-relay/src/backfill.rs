@@ -19,14 +19,17 @@ use async_nats::{
 use chassis::postgres::Target;
 use futures_util::StreamExt as _;
 use mailbox::envelope::{self, Position};
-use tokio_postgres::{Client, Row, Transaction, types::ToSql};
+use tokio_postgres::{Client, Transaction, types::ToSql};
 
+mod rows;
+
+use self::rows::Select;
 use crate::{
     config::Config,
     error::{Error, Result},
     history,
     publish::{Appender, Limits},
-    record::{Columns, Record},
+    record::{self, Layout},
     slot::{self, Slot},
     stream::{Truth, read_truth},
     wal::{Connection, Snapshot, System},
@@ -43,11 +46,6 @@ const KEEP_SLOT: &str = "\
     SELECT pg_copy_logical_replication_slot(slot_name, $2::text::name, false) \
     FROM pg_replication_slots \
     WHERE slot_name = $1::text::name AND temporary AND confirmed_flush_lsn = $3";
-
-const PAYLOAD_AND_HEADERS: &str = "\
-    SELECT coalesce(bool_or(attname = 'payload' AND atttypid = 'bytea'::regtype), false), \
-           coalesce(bool_or(attname = 'headers'), false) \
-    FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped";
 
 /// Publishes the outbox's rows that the stream lacks, and creates the slot behind them.
 ///
@@ -122,11 +120,12 @@ async fn copy(
     note_present(&transaction, nats, truth).await?;
 
     let table = config.source.table.quoted();
-    let (payload, headers) = expressions(&transaction, &table).await?;
+    let layout = Layout::of(&config.columns, &config.message);
+    let select = Select::of(&transaction, &config.source.table, &layout).await?;
+    let (list, id) = (&select.list, &select.id);
     let query = format!(
-        "SELECT id::text, aggregatetype::text, aggregateid::text, type::text, {payload}, {headers} \
-         FROM {table} o WHERE NOT EXISTS (SELECT FROM present p WHERE p.id = o.id::text) \
-         ORDER BY o.id"
+        "SELECT {list} FROM {table} o WHERE NOT EXISTS (SELECT FROM present p WHERE p.id = {id}::text) \
+         ORDER BY {id}"
     );
     let statement = transaction
         .prepare(&query)
@@ -136,7 +135,7 @@ async fn copy(
         .bind(&statement, &[])
         .await
         .map_err(|e| Error::sql(DURING, &e))?;
-    let rows_max = rows_at_a_time(&transaction, &table, payload).await?;
+    let rows_max = rows_at_a_time(&transaction, &table, &select.payload).await?;
     let mut appender = Appender::after(nats.clone(), truth);
     let limits = Limits::of(nats, truth);
     let mut count = 0;
@@ -155,10 +154,12 @@ async fn copy(
                 lsn: u64::from(snapshot.consistent_point) - 1,
                 index: u32::try_from(count).map_err(|_| too_many())?,
             };
-            let record = record(&row, position, config)?;
-            limits
-                .check(&record)
-                .map_err(|why| unpublishable(record.id(), &why, config))?;
+            let record = select.record(&row, position, &layout);
+            let checked = record.and_then(|record| limits.check(&record).map(|()| record));
+            let record = checked.map_err(|why| {
+                let id = row.try_get::<_, &str>(record::ID).unwrap_or("(NULL)");
+                unpublishable(id, &why, config)
+            })?;
             records.push(record);
             count += 1;
         }
@@ -173,7 +174,8 @@ async fn copy(
 
 /// As many rows as surely fit in one append, whatever their size (I12).
 async fn rows_at_a_time(transaction: &Transaction<'_>, table: &str, payload: &str) -> Result<i32> {
-    let largest = format!("SELECT coalesce(max(octet_length({payload})), 0)::bigint FROM {table}");
+    let largest =
+        format!("SELECT coalesce(max(octet_length({payload})), 0)::bigint FROM {table} o");
     let row = transaction.query_one(&largest, &[]).await;
     let largest: i64 = row
         .and_then(|row| row.try_get(0))
@@ -226,56 +228,11 @@ async fn note_present(transaction: &Transaction<'_>, nats: &Nats, truth: &Truth)
     Ok(())
 }
 
-/// How payload (as bytea) and headers (as jsonb) are read from this table.
-async fn expressions(
-    transaction: &Transaction<'_>,
-    table: &str,
-) -> Result<(&'static str, &'static str)> {
-    let row = transaction.query_one(PAYLOAD_AND_HEADERS, &[&table]).await;
-    let row = row.map_err(|e| Error::sql(DURING, &e))?;
-    let flag = |at: usize| {
-        row.try_get::<_, bool>(at)
-            .map_err(|e| Error::sql(DURING, &e))
-    };
-    let payload = if flag(0)? {
-        "payload"
-    } else {
-        "convert_to(payload::text, 'UTF8')"
-    };
-    let headers = if flag(1)? {
-        "headers::jsonb"
-    } else {
-        "NULL::jsonb"
-    };
-    Ok((payload, headers))
-}
-
-fn record(row: &Row, position: Position, config: &Config) -> Result<Record> {
-    let text = |at: usize| row.try_get::<_, &str>(at).map_err(|e| unreadable(row, &e));
-    let columns = Columns {
-        id: text(0)?,
-        aggregate_type: text(1)?,
-        aggregate_id: text(2)?,
-        event_type: text(3)?,
-    };
-    let payload: &[u8] = row.try_get(4).map_err(|e| unreadable(row, &e))?;
-    let headers: Option<serde_json::Value> = row.try_get(5).map_err(|e| unreadable(row, &e))?;
-    let extra = headers.map(crate::record::headers_of).unwrap_or_default();
-    let payload = payload.to_vec().into();
-    Record::new(&columns, payload, &extra, position, &config.message.subject)
-        .map_err(|error| unpublishable(columns.id, &error.to_string(), config))
-}
-
 fn unpublishable(id: &str, why: &str, config: &Config) -> Error {
     Error::Definite(format!(
         "event {id} in {} cannot be published: {why}. Or update or delete its row",
         config.source.table.quoted()
     ))
-}
-
-fn unreadable(row: &Row, error: &tokio_postgres::Error) -> Error {
-    let id = row.try_get::<_, &str>(0).unwrap_or("(NULL)");
-    Error::Definite(format!("event {id} cannot be published: {error}"))
 }
 
 fn too_many() -> Error {

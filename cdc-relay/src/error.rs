@@ -5,6 +5,8 @@ use std::{error::Error as StdError, fmt::Display, io, time::Duration};
 
 use tokio::time::timeout;
 
+use crate::{config::Table, record::Invalid};
+
 /// Why a session of the relay ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -36,6 +38,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     pub fn definite(what: impl Display) -> Self {
         Self::Definite(what.to_string())
+    }
+
+    /// The table lacks a column, or has it in a type that cannot be read.
+    pub fn no_outbox(table: &Table, why: &Invalid) -> Self {
+        Self::Definite(format!(
+            "table {} is no outbox as the columns are mapped: {why}. Mend the table, its publication or \
+             the CDC_COLUMN_… settings",
+            table.quoted()
+        ))
     }
 
     /// Where the attempt failed, and every cause behind it.

@@ -10,8 +10,7 @@ use crate::{
     history::Resume,
     pgoutput::{self, Message, Relation, Tuple},
     publish::Limits,
-    record::{Mapping, Record},
-    subject::Template,
+    record::{Layout, Mapping, Record},
     wal::System,
 };
 
@@ -34,7 +33,7 @@ pub enum Taken {
 #[derive(Debug)]
 pub struct Intake<'a> {
     source: &'a Source,
-    template: &'a Template,
+    layout: &'a Layout,
     system: System,
     limits: Limits,
     resume: Resume,
@@ -47,14 +46,14 @@ pub struct Intake<'a> {
 impl<'a> Intake<'a> {
     pub fn new(
         source: &'a Source,
-        template: &'a Template,
+        layout: &'a Layout,
         system: System,
         limits: Limits,
         resume: Resume,
     ) -> Self {
         Self {
             source,
-            template,
+            layout,
             system,
             limits,
             resume,
@@ -90,9 +89,8 @@ impl<'a> Intake<'a> {
     fn relation(&mut self, relation: &Relation<'_>) -> Result<()> {
         let table = &self.source.table;
         if relation.schema == table.schema && relation.name == table.name {
-            let mapping = Mapping::of(relation).map_err(|error| {
-                Error::Definite(format!("table {} is no outbox: {error}", table.quoted()))
-            })?;
+            let mapping = Mapping::of(relation, self.layout)
+                .map_err(|error| Error::no_outbox(table, &error))?;
             self.outbox = Some((relation.id, mapping));
         } else if self
             .outbox
@@ -127,7 +125,7 @@ impl<'a> Intake<'a> {
         if self.resume.is_stored(position, || mapping.id(tuple))? {
             return Ok(Taken::Stored);
         }
-        let record = mapping.record(tuple, position, self.template);
+        let record = mapping.record(tuple, position, self.layout);
         let record = record.map_err(|error| error.to_string());
         let checked = record.and_then(|record| self.limits.check(&record).map(|()| record));
         checked.map(Taken::Event).map_err(|why| {

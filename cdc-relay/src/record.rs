@@ -1,19 +1,27 @@
 //! One outbox row as it goes to JetStream: subject, headers, payload. The payload is opaque bytes, so
 //! a new event needs no new relay.
 
+use std::borrow::Cow;
+
 use async_nats::{HeaderMap, HeaderValue, header::HeaderName};
 use bytes::Bytes;
 use mailbox::envelope::{self, Position};
 
-use crate::{
-    pgoutput::{Malformed, Relation, Tuple, Value},
-    subject::{self, Template},
-};
+use crate::{pgoutput::Malformed, subject};
 
+mod cloud;
 mod column;
+mod layout;
+mod mapping;
+mod timestamp;
 
-pub(crate) use column::members as headers_of;
-use column::{Kind, text};
+pub(crate) use self::column::{TIMESTAMP, TIMESTAMPTZ, members as headers_of};
+use self::layout::{AGGREGATE_ID, AGGREGATE_TYPE, REQUIRED, TYPE};
+pub use self::{
+    column::Role,
+    layout::{ID, Layout},
+    mapping::Mapping,
+};
 
 /// A row, ready to be appended.
 #[derive(Clone, Debug)]
@@ -26,169 +34,91 @@ pub struct Record {
     bytes: usize,
 }
 
-/// The columns that subjects and headers are made of.
-#[derive(Clone, Copy, Debug)]
-pub struct Columns<'a> {
-    pub id: &'a str,
-    pub aggregate_type: &'a str,
-    pub aggregate_id: &'a str,
-    pub event_type: &'a str,
+/// What was read of a row.
+#[derive(Debug)]
+pub struct Row<'a> {
+    /// In the order of [`Layout::texts`].
+    pub texts: &'a [Option<Cow<'a, str>>],
+    pub payload: Bytes,
+    /// The payload's column holds JSON.
+    pub is_json: bool,
+    /// The row's own headers.
+    pub extra: Vec<(String, String)>,
 }
 
 /// Why a table or a row of it cannot be published.
 #[derive(Debug, thiserror::Error)]
 pub enum Invalid {
-    #[error("the table has no column `{0}`")]
-    NoColumn(&'static str),
+    #[error("the table has no column `{0}`, or its publication leaves the column out")]
+    NoColumn(String),
     #[error(
         "column `{column}` has a type (OID {type_oid}) that the relay cannot read: use {wanted}"
     )]
     WrongType {
-        column: &'static str,
+        column: String,
         type_oid: u32,
         wanted: &'static str,
     },
     #[error("column `{0}` is NULL")]
-    Null(&'static str),
+    Null(String),
     #[error("column `{column}` cannot be read: {why}")]
-    Unreadable { column: &'static str, why: String },
+    Unreadable { column: String, why: String },
     #[error(transparent)]
     Malformed(#[from] Malformed),
     #[error(transparent)]
     Subject(#[from] subject::Invalid),
 }
 
-const ID: &str = "id";
-const AGGREGATE_TYPE: &str = "aggregatetype";
-const AGGREGATE_ID: &str = "aggregateid";
-const TYPE: &str = "type";
-const PAYLOAD: &str = "payload";
-const HEADERS: &str = "headers";
-
-/// In the order of [`Mapping::required`].
-const REQUIRED: [&str; 5] = [ID, AGGREGATE_TYPE, AGGREGATE_ID, TYPE, PAYLOAD];
-
-/// Which column of the table is which, from the table's `Relation` message.
-#[derive(Debug)]
-pub struct Mapping {
-    /// Index and kind of `id`, `aggregatetype`, `aggregateid`, `type`, `payload`.
-    required: [(usize, Kind); 5],
-    headers: Option<usize>,
-}
-
-impl Mapping {
-    /// Finds the outbox's columns by their names.
+impl Record {
+    /// Makes the message of a row.
     ///
     /// # Errors
-    /// [`Invalid::NoColumn`] or [`Invalid::WrongType`] when the table is not an outbox.
-    pub fn of(relation: &Relation<'_>) -> Result<Self, Invalid> {
-        let find = |name: &str| {
-            relation
-                .columns
-                .iter()
-                .position(|column| column.name == name)
+    /// Why the row cannot be published.
+    pub fn new(row: Row<'_>, position: Position, layout: &Layout) -> Result<Self, Invalid> {
+        let required = |at: usize| {
+            let text = row.texts.get(at).and_then(Option::as_deref);
+            text.ok_or_else(|| Invalid::Null(layout.texts[at].clone()))
         };
-        let mut required = [(0, Kind::Text); 5];
-        for (slot, name) in required.iter_mut().zip(REQUIRED) {
-            let at = find(name).ok_or(Invalid::NoColumn(name))?;
-            *slot = (at, Kind::of(name, relation.columns[at].type_oid)?);
+        for at in 0..REQUIRED {
+            required(at)?;
         }
-        let headers = find(HEADERS);
-        if let Some(at) = headers {
-            Kind::of(HEADERS, relation.columns[at].type_oid)?;
-        }
-        Ok(Self { required, headers })
-    }
-
-    /// A row's id, if it can be read: for errors, and to tell rows apart.
-    pub fn id(&self, tuple: &Tuple<'_>) -> Option<String> {
-        let (at, kind) = self.required[0];
-        let value = tuple.values().nth(at)?.ok()?;
-        text(ID, kind, value).ok()
-    }
-
-    /// Reads a row.
-    pub fn record(
-        &self,
-        tuple: &Tuple<'_>,
-        position: Position,
-        template: &Template,
-    ) -> Result<Record, Invalid> {
-        let values = tuple.values().collect::<Result<Vec<_>, _>>()?;
-        let value = |role: usize| {
-            let (at, kind) = self.required[role];
-            match values.get(at) {
-                Some(Value::Null | Value::Unchanged) | None => Err(Invalid::Null(REQUIRED[role])),
-                Some(&value) => Ok((value, kind)),
-            }
-        };
-        let string = |role: usize| {
-            let (value, kind) = value(role)?;
-            text(REQUIRED[role], kind, value)
-        };
-        let (id, aggregate_type) = (string(0)?, string(1)?);
-        let (aggregate_id, event_type) = (string(2)?, string(3)?);
-        let (payload, kind) = value(4)?;
-        let payload = column::bytes(PAYLOAD, kind, payload)?;
-        let extra = match self.headers.and_then(|at| values.get(at)) {
-            Some(&value @ (Value::Text(_) | Value::Binary(_))) => column::object(HEADERS, value)?,
-            _ => Vec::new(),
-        };
-        let columns = Columns {
-            id: &id,
-            aggregate_type: &aggregate_type,
-            aggregate_id: &aggregate_id,
-            event_type: &event_type,
-        };
-        Record::new(&columns, payload, &extra, position, template)
-    }
-}
-
-impl Record {
-    /// Makes the message of a row; `extra` are the row's own headers.
-    pub fn new(
-        columns: &Columns<'_>,
-        payload: Bytes,
-        extra: &[(String, String)],
-        position: Position,
-        template: &Template,
-    ) -> Result<Self, Invalid> {
-        let subject = template.subject(columns)?;
+        let subject = layout.subject.subject(row.texts)?;
         let mut headers = HeaderMap::new();
-        for (name, value) in extra {
+        for (name, value) in &layout.fixed {
+            headers.insert(name.clone(), value.clone());
+        }
+        for (name, value) in &row.extra {
             match own_header(name, value) {
                 Some((name, value)) => headers.insert(name, value),
                 None => tracing::warn!(
-                    id = columns.id, header = ?name,
+                    id = required(ID)?, header = ?name,
                     "a header of an outbox row was left out: its name is reserved, or it holds what a header cannot"
                 ),
             }
         }
-        let mut own = |name: &'static str, column, value: &str| -> Result<(), Invalid> {
-            let value = value
-                .parse::<HeaderValue>()
-                .map_err(|error| Invalid::Unreadable {
-                    column,
-                    why: format!("it cannot stand in a header: {error}"),
-                })?;
-            headers.insert(name, value);
-            Ok(())
-        };
-        own(envelope::EVENT_ID, ID, columns.id)?;
-        own(envelope::EVENT_TYPE, TYPE, columns.event_type)?;
-        own(
-            envelope::AGGREGATE_TYPE,
-            AGGREGATE_TYPE,
-            columns.aggregate_type,
-        )?;
-        own(envelope::AGGREGATE_ID, AGGREGATE_ID, columns.aggregate_id)?;
+        for (name, at) in &layout.as_headers {
+            if let Some(text) = row.texts.get(*at).and_then(Option::as_deref) {
+                headers.insert(name.clone(), header_value(&layout.texts[*at], text)?);
+            }
+        }
+        if let Some(cloud) = &layout.cloud {
+            cloud::add(&mut headers, cloud, &row);
+        }
+        for (name, at) in [
+            (envelope::EVENT_ID, ID),
+            (envelope::EVENT_TYPE, TYPE),
+            (envelope::AGGREGATE_TYPE, AGGREGATE_TYPE),
+            (envelope::AGGREGATE_ID, AGGREGATE_ID),
+        ] {
+            headers.insert(name, header_value(&layout.texts[at], required(at)?)?);
+        }
         headers.insert(envelope::POSITION, position.to_string());
-        let bytes = subject.len() + wire_bytes(&headers) + payload.len();
+        let bytes = subject.len() + wire_bytes(&headers) + row.payload.len();
         Ok(Self {
             position,
             subject,
             headers,
-            payload,
+            payload: row.payload,
             bytes,
         })
     }
@@ -223,16 +153,28 @@ fn wire_bytes(headers: &HeaderMap) -> usize {
     12 + lines.sum::<usize>()
 }
 
-/// A header of the row's own, if it may go out: not one that JetStream or the relay acts on.
+fn header_value(column: &str, text: &str) -> Result<HeaderValue, Invalid> {
+    text.parse().map_err(|error| Invalid::Unreadable {
+        column: column.to_owned(),
+        why: format!("it cannot stand in a header: {error}"),
+    })
+}
+
+/// A header of the row's own, if it may go out.
 fn own_header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
-    let is_reserved = |prefix: &str| {
-        name.get(..prefix.len())
-            .is_some_and(|head| head.eq_ignore_ascii_case(prefix))
-    };
-    if is_reserved("Nats-") || is_reserved("Cdc-") {
+    // The client would send an empty name, which the server cannot read.
+    if name.is_empty() || is_reserved(name) {
         return None;
     }
     Some((name.parse().ok()?, value.parse().ok()?))
+}
+
+/// Whether JetStream or the relay acts on a header of this name.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    ["Nats-", "Cdc-"].iter().any(|prefix| {
+        name.get(..prefix.len())
+            .is_some_and(|head| head.eq_ignore_ascii_case(prefix))
+    })
 }
 
 #[cfg(test)]

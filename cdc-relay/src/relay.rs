@@ -26,6 +26,7 @@ use crate::{
     pipeline::Pipeline,
     primary,
     publish::{Appender, Limits, Path},
+    record::Layout,
     slot::{self, Slot},
     spool::{CommitOrder, Spool},
     stream::{Truth, read_truth},
@@ -146,13 +147,8 @@ async fn session(
     let limits = Limits::of(nats, &truth);
     let resume = Resume::after(truth.last, confirmed);
     let pipeline = Pipeline::new(confirmed, resume.is_proven());
-    let intake = Intake::new(
-        &config.source,
-        &config.message.subject,
-        system,
-        limits,
-        resume,
-    );
+    let layout = Layout::of(&config.columns, &config.message);
+    let intake = Intake::new(&config.source, &layout, system, limits, resume);
     let ended = pipeline
         .run(reader, writer, intake, &mut appender, stop)
         .await;

@@ -1,35 +1,39 @@
 //! The subject that an event is published on: a template over the outbox row's columns, such as
 //! `events.{type}`.
 
-use std::{fmt, str::FromStr};
-
-use crate::record::Columns;
+use std::{borrow::Cow, fmt, str::FromStr};
 
 /// A checked template: literal text and columns in turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     text: String,
-    parts: Vec<Part>,
+    parts: Vec<Part<String>>,
+}
+
+/// A template whose columns are known by their place among a row's texts.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    parts: Vec<Part<usize>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
+enum Part<C> {
     Literal(String),
-    AggregateType,
-    AggregateId,
-    Type,
+    Column(C),
 }
 
 /// Why a template, or the subject that a row made of it, cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
     #[error(
-        "`{{{0}}}` is not a column that a subject can be made of: use {{aggregatetype}}, \
-         {{aggregateid}} or {{type}}"
+        "`{{{0}}}` is not a column that a subject can be made of: use {{type}}, {{aggregatetype}}, \
+         {{aggregateid}} or another column that holds text, a number or a uuid"
     )]
     UnknownColumn(String),
     #[error("a `{{` without its `}}`")]
     Unclosed,
+    #[error("a column of the subject is NULL")]
+    Null,
     #[error(
         "`{0}` is not a subject to publish on: its tokens are separated by single dots, and hold \
          neither blanks nor `*` nor `>`"
@@ -48,12 +52,10 @@ impl FromStr for Template {
             if !literal.is_empty() {
                 parts.push(Part::Literal(literal.to_owned()));
             }
-            parts.push(match column {
-                "aggregatetype" => Part::AggregateType,
-                "aggregateid" => Part::AggregateId,
-                "type" => Part::Type,
-                other => return Err(Invalid::UnknownColumn(other.to_owned())),
-            });
+            if matches!(column, "" | "payload" | "headers") {
+                return Err(Invalid::UnknownColumn(column.to_owned()));
+            }
+            parts.push(Part::Column(column.to_owned()));
             rest = after;
         }
         if !rest.is_empty() {
@@ -63,30 +65,56 @@ impl FromStr for Template {
             text: text.to_owned(),
             parts,
         };
-        let probe = Columns {
-            id: "x",
-            aggregate_type: "x",
-            aggregate_id: "x",
-            event_type: "x",
-        };
-        template.subject(&probe)?;
+        template.resolve(|_| 0).subject(&[Some("x".into())])?;
         Ok(template)
     }
 }
 
 impl Template {
-    /// The subject for a row.
+    /// Looks the columns up, once for all rows.
+    pub fn resolve(&self, mut place: impl FnMut(&str) -> usize) -> Resolved {
+        let part = |part: &Part<String>| match part {
+            Part::Literal(text) => Part::Literal(text.clone()),
+            Part::Column(name) => Part::Column(place(name)),
+        };
+        Resolved {
+            parts: self.parts.iter().map(part).collect(),
+        }
+    }
+
+    /// A pattern that takes every subject that this can become.
+    pub fn pattern(&self) -> String {
+        let mut pattern = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Literal(text) => pattern.push_str(text),
+                // What a column holds may have dots, so nothing can be said of what follows.
+                Part::Column(_) => {
+                    let whole = pattern.rfind('.').map_or(0, |dot| dot + 1);
+                    pattern.truncate(whole);
+                    pattern.push('>');
+                    return pattern;
+                }
+            }
+        }
+        pattern
+    }
+}
+
+impl Resolved {
+    /// The subject for a row, of its texts.
     ///
     /// # Errors
     /// [`Invalid::Subject`] when a column's value is empty or holds what a subject cannot.
-    pub fn subject(&self, columns: &Columns<'_>) -> Result<String, Invalid> {
+    pub fn subject(&self, texts: &[Option<Cow<'_, str>>]) -> Result<String, Invalid> {
         let mut subject = String::with_capacity(64);
         for part in &self.parts {
             subject.push_str(match part {
                 Part::Literal(text) => text,
-                Part::AggregateType => columns.aggregate_type,
-                Part::AggregateId => columns.aggregate_id,
-                Part::Type => columns.event_type,
+                Part::Column(at) => texts
+                    .get(*at)
+                    .and_then(Option::as_deref)
+                    .ok_or(Invalid::Null)?,
             });
         }
         if is_publishable(&subject) {
@@ -112,15 +140,20 @@ fn is_publishable(subject: &str) -> bool {
 mod tests {
     use super::*;
 
-    const ROW: Columns<'_> = Columns {
-        id: "1",
-        aggregate_type: "order",
-        aggregate_id: "42",
-        event_type: "orders.v1.OrderCreated",
-    };
+    const COLUMNS: [(&str, &str); 4] = [
+        ("aggregatetype", "order"),
+        ("aggregateid", "42"),
+        ("type", "orders.v1.OrderCreated"),
+        ("tenant", "acme"),
+    ];
 
     fn subject(template: &str) -> Result<String, Invalid> {
-        template.parse::<Template>()?.subject(&ROW)
+        let texts = COLUMNS.map(|(_, value)| Some(value.into()));
+        let place = |name: &str| {
+            let at = COLUMNS.iter().position(|(known, _)| *known == name);
+            at.unwrap_or(COLUMNS.len())
+        };
+        template.parse::<Template>()?.resolve(place).subject(&texts)
     }
 
     #[test]
@@ -133,6 +166,7 @@ mod tests {
             subject("{aggregatetype}.{aggregateid}.x").unwrap(),
             "order.42.x"
         );
+        assert_eq!(subject("t.{tenant}.e").unwrap(), "t.acme.e");
     }
 
     #[test]
@@ -153,9 +187,25 @@ mod tests {
     #[test]
     fn a_value_cannot_smuggle_a_wildcard_or_an_empty_token_in() {
         let template: Template = "events.{type}".parse().unwrap();
+        let resolved = template.resolve(|_| 0);
         for event_type in ["", ">", "a.*", "a b", "a\r\nPUB x 1", ".a"] {
-            let row = Columns { event_type, ..ROW };
-            assert!(template.subject(&row).is_err(), "{event_type:?}");
+            assert!(
+                resolved.subject(&[Some(event_type.into())]).is_err(),
+                "{event_type:?}"
+            );
+        }
+        assert_eq!(resolved.subject(&[None]), Err(Invalid::Null));
+    }
+
+    #[test]
+    fn a_pattern_takes_whatever_a_template_can_become() {
+        for (template, pattern) in [
+            ("events.{type}", "events.>"),
+            ("events.x{type}", "events.>"),
+            ("{tenant}.a", ">"),
+            ("events.all", "events.all"),
+        ] {
+            assert_eq!(template.parse::<Template>().unwrap().pattern(), pattern);
         }
     }
 }

@@ -7,33 +7,40 @@ use anyhow::Result;
 use async_nats::Client;
 use bytes::Bytes;
 use cdc_relay::{
-    config::StreamConfig,
+    config::{Config, StreamConfig},
     publish::{Appender, Limits},
-    record::{Columns, Record},
+    record::{Layout, Record, Row},
     stream::read_truth,
 };
 use harness::Nats;
 use mailbox::envelope::Position;
 
+fn whole_config() -> Config {
+    let flags = [
+        "--database-url=postgres://nobody@127.0.0.1/none",
+        "--cdc-stream=EVENTS",
+        "--cdc-stream-subjects=events.>",
+        "--cdc-stream-duplicate-window-seconds=1",
+    ];
+    Config::of(flags).expect("these flags are right")
+}
+
 fn config() -> StreamConfig {
-    StreamConfig {
-        name: rig::STREAM.to_owned(),
-        subjects: vec!["events.>".to_owned()],
-        replicas: 1,
-        duplicate_window_seconds: 1,
-    }
+    whole_config().stream
 }
 
 /// Events of one writer: their ids and their place in the WAL are its own.
 fn events(writer: &str, lsn: u64, count: u32) -> Result<Vec<Record>> {
-    let template = "events.{type}".parse()?;
+    let config = whole_config();
+    let layout = Layout::of(&config.columns, &config.message);
     let event = |index| {
         let id = format!("{writer}-{lsn}-{index}");
-        let columns = Columns {
-            id: &id,
-            aggregate_type: "thing",
-            aggregate_id: "1",
-            event_type: "Made",
+        let texts = [id.as_str(), "thing", "1", "Made"].map(|text| Some(text.into()));
+        let row = Row {
+            texts: &texts,
+            payload: Bytes::from_static(b"x"),
+            is_json: false,
+            extra: Vec::new(),
         };
         let position = Position {
             system: 7,
@@ -41,13 +48,7 @@ fn events(writer: &str, lsn: u64, count: u32) -> Result<Vec<Record>> {
             lsn,
             index,
         };
-        Ok(Record::new(
-            &columns,
-            Bytes::from_static(b"x"),
-            &[],
-            position,
-            &template,
-        )?)
+        Ok(Record::new(row, position, &layout)?)
     };
     (0..count).map(event).collect()
 }

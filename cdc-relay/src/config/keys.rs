@@ -18,7 +18,27 @@ pub(super) const SECTIONS: &[Section] = &[
             ),
         ],
     ),
-    ("message", &[("subject", "CDC_SUBJECT")]),
+    (
+        "columns",
+        &[
+            ("id", "CDC_COLUMN_ID"),
+            ("aggregate_type", "CDC_COLUMN_AGGREGATE_TYPE"),
+            ("aggregate_id", "CDC_COLUMN_AGGREGATE_ID"),
+            ("type", "CDC_COLUMN_TYPE"),
+            ("payload", "CDC_COLUMN_PAYLOAD"),
+            ("headers", "CDC_COLUMN_HEADERS"),
+            ("time", "CDC_COLUMN_TIME"),
+            ("as_headers", "CDC_COLUMNS_AS_HEADERS"),
+        ],
+    ),
+    (
+        "message",
+        &[
+            ("subject", "CDC_SUBJECT"),
+            ("headers", "CDC_HEADERS"),
+            ("cloudevents_source", "CDC_CLOUDEVENTS_SOURCE"),
+        ],
+    ),
     (
         "stream",
         &[

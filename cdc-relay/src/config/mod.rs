@@ -5,9 +5,11 @@
 //! flag ─ else ─ environment ─ else ─ file ─ else ─ default
 //! ```
 
+mod columns;
 mod file;
 mod keys;
 mod message;
+mod pairs;
 mod source;
 mod spool;
 mod stream;
@@ -16,11 +18,13 @@ mod value;
 use std::path::PathBuf;
 
 use chassis::config::{Admin, Nats, Shutdown, Telemetry};
-use clap::Args;
+use clap::{Args, Command, FromArgMatches as _};
 
 pub use self::{
+    columns::Columns,
     file::apply as apply_file,
     message::Message,
+    pairs::{ColumnHeaders, FixedHeaders},
     source::{Source, Table},
     spool::{Spool, Streaming},
     stream::StreamConfig,
@@ -39,6 +43,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     #[command(flatten, next_help_heading = "[source]")]
     pub source: Source,
+    #[command(flatten, next_help_heading = "[columns]")]
+    pub columns: Columns,
     #[command(flatten, next_help_heading = "[message]")]
     pub message: Message,
     #[command(flatten, next_help_heading = "[stream]")]
@@ -53,4 +59,15 @@ pub struct Config {
     pub telemetry: Telemetry,
     #[command(flatten, next_help_heading = "[shutdown]")]
     pub shutdown: Shutdown,
+}
+
+impl Config {
+    /// Reads these flags, and the environment.
+    ///
+    /// # Errors
+    /// What is wrong with them, or missing.
+    pub fn of<'a>(flags: impl IntoIterator<Item = &'a str>) -> Result<Self, clap::Error> {
+        let command = Self::augment_args(Command::new("cdc-relay").no_binary_name(true));
+        Self::from_arg_matches(&command.try_get_matches_from(flags)?)
+    }
 }

@@ -13,3 +13,15 @@ pub(super) fn number(given: &str, least: u64, most: u64) -> Result<u64, String> 
         _ => Err(format!("must be a number from {least} to {most}")),
     }
 }
+
+/// Postgres cuts longer names off.
+const IDENTIFIER_BYTES_MAX: usize = 63;
+
+pub(super) fn identifier(given: &str) -> Result<String, String> {
+    if given.is_empty() || given.len() > IDENTIFIER_BYTES_MAX || given.contains(['\0', '{', '}']) {
+        return Err(format!(
+            "must be the name of a column, of 1 to {IDENTIFIER_BYTES_MAX} bytes, as it is spelt in Postgres"
+        ));
+    }
+    Ok(given.to_owned())
+}
