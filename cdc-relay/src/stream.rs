@@ -5,13 +5,16 @@ use async_nats::{
     jetstream::{
         self, ErrorCode,
         context::{CreateStreamErrorKind, GetStreamErrorKind},
-        stream::{Config, LastRawMessageErrorKind, StorageType, Stream},
+        stream::{LastRawMessageErrorKind, Stream},
     },
 };
 use mailbox::envelope;
 
+mod settings;
+
+pub use self::settings::{differences, unsuitable};
 use crate::{
-    config::StreamConfig,
+    config::{Create, StreamConfig},
     error::{Error, Result},
     history::Stored,
     publish::Path,
@@ -23,6 +26,8 @@ pub struct Truth {
     pub stream: String,
     /// The patterns that the stream takes.
     pub subjects: Vec<String>,
+    /// The largest message that it takes, if it limits that itself.
+    pub message_bytes_max: Option<usize>,
     /// What the stream's settings allow.
     pub path: Path,
     /// The next append must follow this.
@@ -42,6 +47,18 @@ pub async fn read_truth(client: &Client, config: &StreamConfig) -> Result<Truth>
         .await
         .map_err(|e| Error::transient(during, &e))?
         .clone();
+    if let Some(why) = unsuitable(&info.config) {
+        return Err(Error::Definite(why));
+    }
+    if config.create == Create::Missing {
+        for difference in differences(&info.config, config) {
+            tracing::warn!(
+                stream = config.name,
+                difference,
+                "the stream is not as it is configured"
+            );
+        }
+    }
     let path = if info.config.allow_atomic_publish {
         Path::AtomicBatches
     } else {
@@ -56,6 +73,9 @@ pub async fn read_truth(client: &Client, config: &StreamConfig) -> Result<Truth>
     }
     Ok(Truth {
         stream: config.name.clone(),
+        message_bytes_max: usize::try_from(info.config.max_message_size)
+            .ok()
+            .filter(|bytes| *bytes > 0),
         subjects: info.config.subjects,
         path,
         last_sequence: info.state.last_sequence,
@@ -125,19 +145,16 @@ async fn find_or_create(client: &Client, config: &StreamConfig) -> Result<(Strea
             _ => return Err(unreachable(during, &error)),
         },
     }
+    if config.create == Create::Never {
+        return Err(Error::Definite(format!(
+            "there is no stream {}, and CDC_STREAM_CREATE=never says that somebody else makes it: \
+             `nats stream add {0}`, with subjects {:?}, limits retention and atomic batches",
+            config.name, config.subjects
+        )));
+    }
     tracing::info!(stream = config.name, subjects = ?config.subjects, "creating the stream");
-    let wanted = Config {
-        name: config.name.clone(),
-        subjects: config.subjects.clone(),
-        storage: StorageType::File,
-        num_replicas: config.replicas.into(),
-        duplicate_window: config.duplicate_window(),
-        allow_direct: true,
-        allow_atomic_publish: true,
-        ..Config::default()
-    };
     let during = "create the stream";
-    let created = jetstream.create_stream(wanted).await;
+    let created = jetstream.create_stream(settings::wanted(config)).await;
     created.map(|stream| (stream, true)).map_err(|error| match error.kind() {
         // Subjects that overlap another stream's, too many replicas, a limit of the account.
         CreateStreamErrorKind::JetStream(refused) if refused.code() < 500 => Error::Definite(format!(

@@ -105,7 +105,7 @@ async fn an_event_that_nats_cannot_take_holds_up_nothing_before_it_and_loses_not
     rig.insert("behind it").await?;
     relay.start_again()?;
     says(&relay, "event 01890a5d-ac96-774b-bcce-b302099a8057 at").await?;
-    says(&relay, "raise its `max_payload`").await?;
+    says(&relay, "raise the NATS server's `max_payload`").await?;
     let payloads: Vec<_> = rig.stored().await?.into_iter().map(|m| m.payload).collect();
     assert_eq!(payloads, ["before it"]);
     let confirmed = rig.confirmed().await?;

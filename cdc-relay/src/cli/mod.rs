@@ -4,7 +4,9 @@ pub mod run;
 
 use std::{env, ffi::OsString};
 
-use clap::{Args as _, FromArgMatches as _, Subcommand, error::ErrorKind};
+use clap::{
+    Arg, Args as _, FromArgMatches as _, Subcommand, builder::Resettable, error::ErrorKind,
+};
 
 use self::run::Run;
 use crate::config;
@@ -25,13 +27,36 @@ pub fn parse() -> Command {
 }
 
 fn read(given: &[OsString]) -> Result<Command, clap::Error> {
-    let command = config::apply_file(command(), given)
+    let command = command().mut_args(without_empty);
+    let command = command.mut_subcommands(|subcommand| subcommand.mut_args(without_empty));
+    let command = config::apply_file(command, given)
         .map_err(|wrong| clap::Error::raw(ErrorKind::ValueValidation, wrong + "\n"))?;
     let matches = command.try_get_matches_from(given)?;
     match matches.subcommand_name() {
-        Some(_) => Command::from_arg_matches(&matches),
-        None => Run::from_arg_matches(&matches).map(Command::Run),
+        Some(_) => Command::from_arg_matches(&matches)?,
+        None => Command::Run(Run::from_arg_matches(&matches)?),
     }
+    .completed()
+}
+
+impl Command {
+    /// Works out what follows from other settings.
+    fn completed(self) -> Result<Self, clap::Error> {
+        Ok(match self {
+            Self::Run(given) => Self::Run(Run {
+                config: given.config.completed()?,
+            }),
+        })
+    }
+}
+
+/// An empty variable is how a compose file says that it is not set.
+fn without_empty(arg: Arg) -> Arg {
+    let value = arg.get_env().and_then(env::var_os);
+    if value.is_some_and(|value| value.is_empty()) {
+        return arg.env(Resettable::Reset);
+    }
+    arg
 }
 
 fn command() -> clap::Command {

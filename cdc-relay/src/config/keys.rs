@@ -43,8 +43,15 @@ pub(super) const SECTIONS: &[Section] = &[
         "stream",
         &[
             ("name", "CDC_STREAM"),
+            ("create", "CDC_STREAM_CREATE"),
             ("subjects", "CDC_STREAM_SUBJECTS"),
             ("replicas", "CDC_STREAM_REPLICAS"),
+            ("storage", "CDC_STREAM_STORAGE"),
+            ("retention", "CDC_STREAM_RETENTION"),
+            ("max_age_seconds", "CDC_STREAM_MAX_AGE_SECONDS"),
+            ("max_bytes", "CDC_STREAM_MAX_BYTES"),
+            ("discard", "CDC_STREAM_DISCARD"),
+            ("compression", "CDC_STREAM_COMPRESSION"),
             (
                 "duplicate_window_seconds",
                 "CDC_STREAM_DUPLICATE_WINDOW_SECONDS",

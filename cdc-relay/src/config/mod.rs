@@ -18,7 +18,7 @@ mod value;
 use std::path::PathBuf;
 
 use chassis::config::{Admin, Nats, Shutdown, Telemetry};
-use clap::{Args, Command, FromArgMatches as _};
+use clap::{Args, Command, FromArgMatches as _, error::ErrorKind};
 
 pub use self::{
     columns::Columns,
@@ -27,7 +27,7 @@ pub use self::{
     pairs::{ColumnHeaders, FixedHeaders},
     source::{Source, Table},
     spool::{Spool, Streaming},
-    stream::StreamConfig,
+    stream::{Create, StreamConfig},
 };
 
 /// Everything that is set. A group is a section of the file (`keys.rs` names them).
@@ -68,6 +68,24 @@ impl Config {
     /// What is wrong with them, or missing.
     pub fn of<'a>(flags: impl IntoIterator<Item = &'a str>) -> Result<Self, clap::Error> {
         let command = Self::augment_args(Command::new("cdc-relay").no_binary_name(true));
-        Self::from_arg_matches(&command.try_get_matches_from(flags)?)
+        Self::from_arg_matches(&command.try_get_matches_from(flags)?)?.completed()
+    }
+
+    /// Works out what follows from other settings.
+    ///
+    /// # Errors
+    /// What only a person can say.
+    pub fn completed(mut self) -> Result<Self, clap::Error> {
+        if !self.stream.subjects.is_empty() {
+            return Ok(self);
+        }
+        let pattern = self.message.subject.pattern();
+        if pattern == ">" && self.stream.create == Create::Missing {
+            let wrong = "CDC_STREAM_SUBJECTS: is needed where CDC_SUBJECT begins with a column, because the \
+                         stream cannot take every subject; for example CDC_STREAM_SUBJECTS=events.>\n";
+            return Err(clap::Error::raw(ErrorKind::ValueValidation, wrong));
+        }
+        self.stream.subjects = vec![pattern];
+        Ok(self)
     }
 }

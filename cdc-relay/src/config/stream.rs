@@ -1,7 +1,8 @@
-//! Where the events go.
+//! Where the events go, and how the stream is made where it is missing.
 
 use std::time::Duration;
 
+use async_nats::jetstream::stream::{Compression, DiscardPolicy, StorageType};
 use chassis::config::Value;
 use clap::Args;
 
@@ -15,15 +16,55 @@ pub struct StreamConfig {
           value_parser = Value::stream("ORDERS"))]
     pub name: String,
 
-    /// The subjects that the stream takes when it is created, comma separated
+    /// Whether the stream is created where it is missing: `missing`, or `never`
+    #[arg(id = "CDC_STREAM_CREATE", long = "cdc-stream-create", env = "CDC_STREAM_CREATE",
+          default_value = "missing", value_parser = Value::new(create, "never"))]
+    pub create: Create,
+
+    /// The subjects that the stream takes when it is created, comma separated; without them, all that
+    /// CDC_SUBJECT can become
     #[arg(id = "CDC_STREAM_SUBJECTS", long = "cdc-stream-subjects", env = "CDC_STREAM_SUBJECTS",
-          value_delimiter = ',', required = true, value_parser = Value::new(name, "events.orders.>"))]
+          value_delimiter = ',', value_parser = Value::new(name, "events.orders.>"))]
     pub subjects: Vec<String>,
 
     /// How many servers hold a copy of the stream when it is created: 1, 3 or 5
     #[arg(id = "CDC_STREAM_REPLICAS", long = "cdc-stream-replicas", env = "CDC_STREAM_REPLICAS",
           default_value = "1", value_parser = Value::new(replicas, "3"))]
     pub replicas: u8,
+
+    /// Where the stream is kept when it is created: `file`, or `memory`, which a restart empties
+    #[arg(id = "CDC_STREAM_STORAGE", long = "cdc-stream-storage", env = "CDC_STREAM_STORAGE",
+          default_value = "file", value_parser = Value::new(storage, "file"))]
+    pub storage: StorageType,
+
+    /// What the stream keeps: `limits`, everything up to its limits. Work queues and interest streams
+    /// forget what was consumed, and with it where the relay has to go on
+    #[arg(id = "CDC_STREAM_RETENTION", long = "cdc-stream-retention", env = "CDC_STREAM_RETENTION",
+          default_value = "limits", value_parser = Value::new(retention, "limits"))]
+    pub retention: Limits,
+
+    /// After how many seconds the stream, when it is created, forgets an event; 0 for never
+    #[arg(id = "CDC_STREAM_MAX_AGE_SECONDS", long = "cdc-stream-max-age-seconds",
+          env = "CDC_STREAM_MAX_AGE_SECONDS", default_value = "0",
+          value_parser = Value::new(age, "604800"))]
+    pub max_age_seconds: u64,
+
+    /// How many bytes the stream may take when it is created; 0 for no limit
+    #[arg(id = "CDC_STREAM_MAX_BYTES", long = "cdc-stream-max-bytes", env = "CDC_STREAM_MAX_BYTES",
+          default_value = "0", value_parser = Value::new(bytes, "10737418240"))]
+    pub max_bytes: u64,
+
+    /// What gives way when the stream, as it is created, is full: `old` events are forgotten, or `new`
+    /// ones wait in Postgres
+    #[arg(id = "CDC_STREAM_DISCARD", long = "cdc-stream-discard", env = "CDC_STREAM_DISCARD",
+          default_value = "old", value_parser = Value::new(discard, "new"))]
+    pub discard: DiscardPolicy,
+
+    /// How the stream is compressed when it is created: `none` or `s2`
+    #[arg(id = "CDC_STREAM_COMPRESSION", long = "cdc-stream-compression",
+          env = "CDC_STREAM_COMPRESSION", default_value = "none",
+          value_parser = Value::new(compression, "s2"))]
+    pub compression: Compression,
 
     /// How many seconds the server remembers an event's id, when the stream is created; the relay does
     /// not rely on it
@@ -33,9 +74,31 @@ pub struct StreamConfig {
     pub duplicate_window_seconds: u64,
 }
 
+/// Whether the relay may create the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Create {
+    Missing,
+    Never,
+}
+
+/// The only retention that keeps the stream's last event, which says where to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits;
+
 impl StreamConfig {
     pub fn duplicate_window(&self) -> Duration {
         Duration::from_secs(self.duplicate_window_seconds)
+    }
+}
+
+/// Ten years: JetStream counts in nanoseconds, which end soon after.
+const AGE_SECONDS_MAX: u64 = 10 * 366 * 86_400;
+
+fn create(given: &str) -> Result<Create, String> {
+    match given {
+        "missing" => Ok(Create::Missing),
+        "never" => Ok(Create::Never),
+        _ => Err("must be missing or never".to_owned()),
     }
 }
 
@@ -44,6 +107,50 @@ fn replicas(given: &str) -> Result<u8, String> {
         Ok(count @ (1 | 3 | 5)) => Ok(count),
         _ => Err("must be 1, 3 or 5".to_owned()),
     }
+}
+
+fn storage(given: &str) -> Result<StorageType, String> {
+    match given {
+        "file" => Ok(StorageType::File),
+        "memory" => Ok(StorageType::Memory),
+        _ => Err("must be file or memory".to_owned()),
+    }
+}
+
+fn retention(given: &str) -> Result<Limits, String> {
+    match given {
+        "limits" => Ok(Limits),
+        "workqueue" | "interest" => Err(
+            "would forget what was consumed, and with it where the relay has to go on. Let this stream \
+             keep its events, and make the work queue a second stream that has this one as its source"
+                .to_owned(),
+        ),
+        _ => Err("must be limits".to_owned()),
+    }
+}
+
+fn discard(given: &str) -> Result<DiscardPolicy, String> {
+    match given {
+        "old" => Ok(DiscardPolicy::Old),
+        "new" => Ok(DiscardPolicy::New),
+        _ => Err("must be old or new".to_owned()),
+    }
+}
+
+fn compression(given: &str) -> Result<Compression, String> {
+    match given {
+        "none" => Ok(Compression::None),
+        "s2" => Ok(Compression::S2),
+        _ => Err("must be none or s2".to_owned()),
+    }
+}
+
+fn age(given: &str) -> Result<u64, String> {
+    number(given, 0, AGE_SECONDS_MAX)
+}
+
+fn bytes(given: &str) -> Result<u64, String> {
+    number(given, 0, i64::MAX.unsigned_abs())
 }
 
 fn window(given: &str) -> Result<u64, String> {

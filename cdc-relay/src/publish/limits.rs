@@ -14,14 +14,21 @@ pub struct Limits {
     stream: String,
     subjects: Vec<String>,
     bytes_max: usize,
+    /// Which setting says so.
+    bytes_limit: &'static str,
 }
 
 impl Limits {
     pub fn of(client: &Client, truth: &Truth) -> Self {
+        let (bytes_max, bytes_limit) = match truth.message_bytes_max {
+            Some(bytes) if bytes < client.max_payload() => (bytes, "stream's `max_msg_size`"),
+            _ => (client.max_payload(), "NATS server's `max_payload`"),
+        };
         Self {
             stream: truth.stream.clone(),
             subjects: truth.subjects.clone(),
-            bytes_max: client.max_payload(),
+            bytes_max,
+            bytes_limit,
         }
     }
 
@@ -31,9 +38,9 @@ impl Limits {
         let bytes = record.bytes() + HEADERS_OF_AN_APPEND + self.stream.len();
         if bytes > self.bytes_max {
             return Err(format!(
-                "it takes {bytes} bytes with its headers, and the NATS server takes {}: raise its \
-                 `max_payload`, or make the event smaller",
-                self.bytes_max
+                "it takes {bytes} bytes with its headers, and the limit is {}: raise the {}, or make the \
+                 event smaller",
+                self.bytes_max, self.bytes_limit
             ));
         }
         if self
