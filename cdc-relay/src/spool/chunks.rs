@@ -265,9 +265,15 @@ impl Spool {
         Some(current.message.clone())
     }
 
+    /// How many transactions wait, and the bytes on disk.
+    pub(super) fn held(&self) -> (usize, u64) {
+        (self.waiting.len(), self.disk_bytes)
+    }
+
     fn report(&self) {
-        gauge!("cdc_relay_spool_bytes").set(self.disk_bytes as f64);
-        gauge!("cdc_relay_spool_transactions").set(self.waiting.len() as f64);
+        let (transactions, bytes) = self.held();
+        gauge!("cdc_relay_spool_bytes").set(bytes as f64);
+        gauge!("cdc_relay_spool_transactions").set(transactions as f64);
     }
 }
 

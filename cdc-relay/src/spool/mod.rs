@@ -91,3 +91,6 @@ impl CommitOrder {
         self.reader.finish().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use postgres_protocol::message::{
     frontend,
 };
 use tokio::{
-    io::{AsyncWriteExt as _, ReadHalf, WriteHalf},
+    io::{AsyncRead, AsyncWriteExt as _, ReadHalf, WriteHalf},
     time::timeout,
 };
 use tokio_postgres::types::PgLsn;
@@ -70,6 +70,12 @@ pub(super) fn split(wire: Wire, silence_max: Duration) -> (WalReader, WalWriter)
 }
 
 impl WalReader {
+    /// Reads what was recorded of a stream, frames and all: for tests and the fuzzer.
+    pub fn of_recording(recording: impl AsyncRead + Send + Unpin + 'static) -> Self {
+        let wire: Wire = Frames::new(Box::new(tokio::io::join(recording, tokio::io::sink())));
+        split(wire, FINISH_TIMEOUT).0
+    }
+
     /// The next event. Cancel-safe.
     ///
     /// # Errors
