@@ -1,5 +1,6 @@
-//! The first copy. Where there is no slot yet, rows may already stand in the outbox (a service was
-//! started before its relay, or the slot was dropped), and the WAL will not bring them again.
+//! Publishes what the stream lacks, and makes the slot behind it. Where there is no slot yet, rows may
+//! already stand in the outbox (a service was started before its relay), and the WAL will not bring
+//! them again; so it is too where slot, server or stream are not what they were (`heal.rs`).
 //!
 //! ```text
 //! temporary slot ──exports──▶ snapshot ──▶ rows that the stream lacks ──▶ appended
@@ -9,16 +10,10 @@
 //! The lasting slot appears only once the copy is complete: a crash in between leaves nothing but a
 //! stream that has some of the rows, which the next attempt finds there and leaves out (I5).
 
-use async_nats::{
-    Client as Nats,
-    jetstream::{
-        self,
-        consumer::{DeliverPolicy, pull::OrderedConfig},
-    },
-};
+use async_nats::Client as Nats;
 use chassis::postgres::Target;
-use futures_util::StreamExt as _;
-use mailbox::envelope::{self, Position};
+use mailbox::envelope::Position;
+use metrics::counter;
 use tokio_postgres::{Client, Transaction, types::ToSql};
 
 mod rows;
@@ -27,25 +22,35 @@ use self::rows::Select;
 use crate::{
     config::Config,
     error::{Error, Result},
-    history,
-    publish::{Appender, Limits},
+    heal::{
+        Cause,
+        compare::{self, Outbox},
+        consumers, mark,
+    },
+    history::History,
+    publish::{Acknowledged, Appender, Limits},
     record::{self, Layout},
     slot::{self, Slot},
-    stream::{Truth, read_truth},
+    stream::{Missing, Truth, read_truth},
     wal::{Connection, Snapshot, System},
     window::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX},
 };
 
 const DURING: &str = "publish what stood in the outbox before the slot";
 
-const PRESENT: &str = "CREATE TEMPORARY TABLE present (id text PRIMARY KEY) ON COMMIT DROP";
-
-const ADD_PRESENT: &str = "INSERT INTO present SELECT unnest($1::text[]) ON CONFLICT DO NOTHING";
-
 const KEEP_SLOT: &str = "\
     SELECT pg_copy_logical_replication_slot(slot_name, $2::text::name, false) \
     FROM pg_replication_slots \
     WHERE slot_name = $1::text::name AND temporary AND confirmed_flush_lsn = $3";
+
+/// What was done.
+#[derive(Debug)]
+pub struct Done {
+    pub count: u64,
+    pub last: Option<Acknowledged>,
+    /// Of the stream.
+    pub created_ns: i128,
+}
 
 /// Publishes the outbox's rows that the stream lacks, and creates the slot behind them.
 ///
@@ -56,10 +61,12 @@ pub async fn backfill(
     server: &Target,
     sql: &mut Client,
     nats: &Nats,
-) -> Result<()> {
+    cause: &Cause,
+) -> Result<Done> {
     let source = &config.source;
     let mut connection = Connection::open(server, source.wal_sender_timeout()).await?;
     let system = connection.identify_system().await?;
+    let ancestors = connection.ancestors(system.timeline).await?;
     let temporary = format!("{}_backfill", source.slot);
     // Its name is the lock: one relay copies at a time.
     let snapshot = match connection.create_temporary_slot(&temporary).await {
@@ -71,19 +78,62 @@ pub async fn backfill(
         created => created?,
     };
     // Another one may have been ready between the look and the lock.
-    if slot::find(sql, &source.slot).await? == Slot::Ready {
+    if slot::find(sql, &source.slot).await? != Slot::Missing {
         return Err(Error::SlotHeld(format!(
             "slot {} was just created",
             source.slot
         )));
     }
-    tracing::info!(slot = source.slot, consistent_point = %snapshot.consistent_point, "there is no slot yet: publishing what stands in the outbox");
-    let truth = read_truth(nats, &config.stream).await?;
-    if let Some(last) = &truth.last {
-        history::check(last, system, snapshot.consistent_point, &truth.stream)?;
+    tracing::info!(slot = source.slot, consistent_point = %snapshot.consistent_point, %cause, "publishing what the stream lacks from the table");
+    let truth = read_truth(nats, &config.stream, Missing::Create).await?;
+    consumers::set_back(nats, &truth.stream).await?;
+    let history = History {
+        system,
+        ancestors,
+        wal_end: snapshot.consistent_point,
+    };
+    let other_history = match truth
+        .last
+        .as_ref()
+        .map(|last| history.check(last, &truth.stream))
+    {
+        None | Some(Ok(())) => None,
+        Some(Err(Error::Heal(cause))) => Some(cause),
+        Some(Err(error)) => return Err(error),
+    };
+    let cause = other_history.as_ref().unwrap_or(cause);
+    let (count, last) = copy(config, system, &snapshot, sql, nats, &truth, cause).await?;
+    if count == 0 && other_history.is_some() {
+        let position = behind(system, &snapshot, 0)?;
+        mark::write(nats, &truth.stream, truth.last_sequence, position).await?;
     }
-    let count = copy(config, system, &snapshot, sql, nats, &truth).await?;
+    keep_slot(config, sql, &temporary, &snapshot).await?;
+    // The temporary slot ends with its connection.
+    drop(connection);
+    if *cause != Cause::NoSlot || truth.last.is_some() {
+        counter!("cdc_relay_healed_total").increment(count);
+        tracing::warn!(slot = source.slot, count, %cause, limits = cause.limits(), "healed: the stream holds again what the table holds");
+    }
+    tracing::info!(
+        slot = source.slot,
+        count,
+        "the slot stands behind the outbox's rows"
+    );
+    Ok(Done {
+        count,
+        last,
+        created_ns: truth.created_ns,
+    })
+}
 
+/// Copies the temporary slot to the lasting one, which is the mark that all is done.
+async fn keep_slot(
+    config: &Config,
+    sql: &Client,
+    temporary: &str,
+    snapshot: &Snapshot,
+) -> Result<()> {
+    let source = &config.source;
     // Only this very slot: had the connection died, the name could be another relay's by now.
     let names: [&(dyn ToSql + Sync); 3] = [&temporary, &source.slot, &snapshot.consistent_point];
     let created = sql.query_opt(KEEP_SLOT, &names).await;
@@ -93,14 +143,17 @@ pub async fn backfill(
             "{DURING}: the temporary slot was lost"
         )));
     }
-    tracing::info!(
-        slot = source.slot,
-        count,
-        "the slot stands behind the outbox's rows"
-    );
-    // The temporary slot ends with its connection.
-    drop(connection);
     Ok(())
+}
+
+/// A place before every commit that the slot will bring.
+fn behind(system: System, snapshot: &Snapshot, index: u64) -> Result<Position> {
+    Ok(Position {
+        system: system.id,
+        timeline: system.timeline,
+        lsn: u64::from(snapshot.consistent_point) - 1,
+        index: u32::try_from(index).map_err(|_| too_many())?,
+    })
 }
 
 async fn copy(
@@ -110,22 +163,29 @@ async fn copy(
     sql: &mut Client,
     nats: &Nats,
     truth: &Truth,
-) -> Result<u64> {
+    cause: &Cause,
+) -> Result<(u64, Option<Acknowledged>)> {
     let begin = sql.build_transaction();
     let isolated = begin.isolation_level(tokio_postgres::IsolationLevel::RepeatableRead);
     let transaction = isolated.start().await.map_err(|e| Error::sql(DURING, &e))?;
     let set = format!("SET TRANSACTION SNAPSHOT '{}'", snapshot.name);
     execute(&transaction, &set).await?;
-    execute(&transaction, PRESENT).await?;
-    note_present(&transaction, nats, truth).await?;
+    compare::note_present(&transaction, nats, &truth.stream, truth.messages).await?;
 
     let table = config.source.table.quoted();
     let layout = Layout::of(&config.columns, &config.message);
     let select = Select::of(&transaction, &config.source.table, &layout).await?;
-    let (list, id) = (&select.list, &select.id);
+    let outbox = Outbox {
+        table: &table,
+        id: &select.id,
+    };
+    if truth.messages > 0 {
+        tell_phantoms(&transaction, &outbox, cause).await?;
+    }
+    let missing = compare::missing(&transaction, &outbox, &truth.removed).await?;
     let query = format!(
-        "SELECT {list} FROM {table} o WHERE NOT EXISTS (SELECT FROM present p WHERE p.id = {id}::text) \
-         ORDER BY {id}"
+        "SELECT {} FROM {table} o WHERE {missing} ORDER BY {}",
+        select.list, select.id
     );
     let statement = transaction
         .prepare(&query)
@@ -147,13 +207,7 @@ async fn copy(
         }
         let mut records = Vec::with_capacity(rows.len());
         for row in rows {
-            let position = Position {
-                system: system.id,
-                timeline: system.timeline,
-                // Before every commit that the slot will bring.
-                lsn: u64::from(snapshot.consistent_point) - 1,
-                index: u32::try_from(count).map_err(|_| too_many())?,
-            };
+            let position = behind(system, snapshot, count)?;
             let record = select.record(&row, position, &layout);
             let checked = record.and_then(|record| limits.check(&record).map(|()| record));
             let record = checked.map_err(|why| {
@@ -169,7 +223,36 @@ async fn copy(
         .commit()
         .await
         .map_err(|e| Error::sql(DURING, &e))?;
-    Ok(count)
+    Ok((count, appender.last_acknowledged().cloned()))
+}
+
+/// Says which events the stream holds and the database does not: nothing can be done about them here.
+async fn tell_phantoms(
+    transaction: &Transaction<'_>,
+    outbox: &Outbox<'_>,
+    cause: &Cause,
+) -> Result<()> {
+    let Some(phantoms) = compare::phantoms(transaction, outbox).await? else {
+        return Ok(());
+    };
+    let (count, from_sequence) = (phantoms.count, phantoms.from_sequence);
+    // The newest rows are gone and older ones are not: nobody prunes like that.
+    if phantoms.behind_known || matches!(cause, Cause::OtherHistory(_)) {
+        tracing::error!(
+            count,
+            from_sequence,
+            "the stream holds events that the database no longer has: they were published before it lost \
+             them, and consumers may have acted on them. They stay in the stream"
+        );
+    } else {
+        tracing::info!(
+            count,
+            from_sequence,
+            "the events at the end of the stream have no row in the table: rows are deleted soon after they \
+             are written, or the database was restored to an earlier point"
+        );
+    }
+    Ok(())
 }
 
 /// As many rows as surely fit in one append, whatever their size (I12).
@@ -183,49 +266,6 @@ async fn rows_at_a_time(transaction: &Transaction<'_>, table: &str, payload: &st
     let largest = usize::try_from(largest).unwrap_or(usize::MAX).max(1);
     let rows = (BATCH_BYTES_MAX / largest).clamp(1, BATCH_RECORDS_MAX);
     Ok(i32::try_from(rows).unwrap_or(1))
-}
-
-/// Notes the ids of all events that the stream holds, in a table that ends with the transaction: the
-/// relay's own memory stays small (I12).
-async fn note_present(transaction: &Transaction<'_>, nats: &Nats, truth: &Truth) -> Result<()> {
-    if truth.last.is_none() {
-        return Ok(());
-    }
-    let jetstream = jetstream::new(nats.clone());
-    let during = "read the stream's events";
-    let stream = jetstream.get_stream(&truth.stream).await;
-    let stream = stream.map_err(|e| Error::transient(during, &e))?;
-    let config = OrderedConfig {
-        deliver_policy: DeliverPolicy::All,
-        headers_only: true,
-        ..OrderedConfig::default()
-    };
-    let consumer = stream.create_consumer(config).await;
-    let consumer = consumer.map_err(|e| Error::transient(during, &e))?;
-    let messages = consumer
-        .messages()
-        .await
-        .map_err(|e| Error::transient(during, &e))?;
-    let mut chunks = messages.ready_chunks(BATCH_RECORDS_MAX);
-    while let Some(chunk) = chunks.next().await {
-        let (mut ids, mut pending) = (Vec::with_capacity(chunk.len()), 0);
-        for message in chunk {
-            let message = message.map_err(|e| Error::transient(during, &e))?;
-            let headers = message.headers.as_ref();
-            let id = headers.and_then(|headers| headers.get(envelope::EVENT_ID));
-            ids.extend(id.map(ToString::to_string));
-            let info = message
-                .info()
-                .map_err(|e| Error::Transient(e.to_string()))?;
-            pending = info.pending;
-        }
-        let added = transaction.execute(ADD_PRESENT, &[&ids]).await;
-        added.map_err(|e| Error::sql(during, &e))?;
-        if pending == 0 {
-            break;
-        }
-    }
-    Ok(())
 }
 
 fn unpublishable(id: &str, why: &str, config: &Config) -> Error {

@@ -5,7 +5,7 @@ use std::{error::Error as StdError, fmt::Display, io, time::Duration};
 
 use tokio::time::timeout;
 
-use crate::{config::Table, record::Invalid};
+use crate::{config::Table, heal::Cause, record::Invalid};
 
 /// Why a session of the relay ended.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,10 @@ pub enum Error {
     /// Large transactions cannot wait for their commit on the local disk: full, not writable, too many.
     #[error("the spool of large transactions: {0}")]
     Spool(String),
+    /// Slot, server or stream are not what they were: what the stream lacks is to be published from the
+    /// table, behind a new slot.
+    #[error("{0}")]
+    Heal(Cause),
     /// Somebody else was quicker to create something.
     #[error("{0}")]
     AlreadyExists(String),
@@ -72,7 +76,9 @@ impl Error {
             "55006" => Self::SlotHeld(message.to_owned()),
             "42710" => Self::AlreadyExists(text),
             "XX000" if message.contains("could not map filenode") => Self::Undecodable(text),
-            // Unusable slot; no slot left; WAL that is gone: all need hands.
+            // WAL that the slot should have kept: it was restored without it, or removed by hand.
+            "58P01" if message.contains("WAL segment") => Self::Heal(Cause::SlotLost(text)),
+            // Unusable slot; no slot left; a file that is gone: all need hands.
             "55000" | "53400" | "58P01" => Self::Definite(text),
             // Wrong password, missing right, missing object.
             _ if code.starts_with("28") || code.starts_with("42") || code.starts_with("3D") => {

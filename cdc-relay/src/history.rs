@@ -3,12 +3,16 @@
 //! The danger: a server that was restored to an earlier point uses the same LSNs again for other
 //! rows. Passing them over as stored would lose them. So positions alone prove nothing: the WAL has
 //! to bring the stream's last event back, at its place and with its id, before anything is confirmed.
+//!
+//! A promotion begins a new timeline at some LSN of the old one. What was committed before that LSN is
+//! part of both; what the old primary wrote behind it is not, and the new one gives its LSNs out again.
 
 use mailbox::envelope::Position;
 use tokio_postgres::types::PgLsn;
 
 use crate::{
     error::{Error, Result},
+    heal::Cause,
     wal::System,
 };
 
@@ -19,33 +23,84 @@ pub struct Stored {
     pub id: String,
 }
 
-/// Refuses a stream that another server wrote, or one that is ahead of this server.
-pub fn check(stored: &Stored, system: System, wal_end: PgLsn, stream: &str) -> Result<()> {
-    let position = stored.position;
-    if position.system != system.id {
-        return Err(Error::Definite(format!(
-            "stream {stream} was written from Postgres system {}, and this one is {}; {}",
-            position.system,
-            system.id,
-            mend(stream)
-        )));
-    }
-    if position.timeline != system.timeline || position.lsn > u64::from(wal_end) {
-        return Err(Error::Definite(format!(
-            "stream {stream} holds an event at {position}, and this server's WAL ends at timeline {}, \
-             {wal_end}: it was restored to an earlier point, or promoted; {}",
-            system.timeline,
-            mend(stream)
-        )));
-    }
-    Ok(())
+/// An earlier timeline of this server, and where the next one left it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ancestor {
+    pub timeline: u32,
+    pub left_at: PgLsn,
 }
 
-fn mend(stream: &str) -> String {
-    format!(
-        "going on could leave events out. Point the relay at the right server, or at a new stream \
-         instead of {stream}"
-    )
+/// What a server has in its WAL: its own timeline up to the end, and parts of those before it.
+#[derive(Clone, Debug)]
+pub struct History {
+    pub system: System,
+    pub ancestors: Vec<Ancestor>,
+    pub wal_end: PgLsn,
+}
+
+impl History {
+    /// Whether the stream's last event can be in this server's WAL, by its position alone.
+    ///
+    /// # Errors
+    /// [`Error::Heal`] when this server has lost it. [`Error::Definite`] for a stream that another
+    /// server wrote, and for one on a later timeline: this server may be a primary that was replaced.
+    pub fn check(&self, stored: &Stored, stream: &str) -> Result<()> {
+        let (position, here) = (stored.position, self.system);
+        if position.system != here.id {
+            return Err(Error::Definite(format!(
+                "stream {stream} was written from Postgres system {}, and this one is {}; going on could \
+                 leave events out. Point the relay at the right server, or at a new stream",
+                position.system, here.id
+            )));
+        }
+        if position.timeline > here.timeline {
+            return Err(Error::Definite(format!(
+                "stream {stream} was last written from timeline {}, and this server is on timeline {}: it \
+                 is a former primary, or was restored from before a promotion. Point the relay at the \
+                 primary; if this is the primary, `cdc-relay reconcile --publish` makes the stream follow it",
+                position.timeline, here.timeline
+            )));
+        }
+        let end = self.end_of(position.timeline);
+        // A commit at the very end is not there: its record would reach beyond it.
+        if end.is_some_and(|end| position.lsn < u64::from(end)) {
+            return Ok(());
+        }
+        let end = end.map_or_else(
+            || {
+                format!(
+                    "timeline {} is none of this server's past",
+                    position.timeline
+                )
+            },
+            |end| {
+                format!(
+                    "this server has timeline {} up to {end} only",
+                    position.timeline
+                )
+            },
+        );
+        Err(Error::Heal(Cause::OtherHistory(format!(
+            "stream {stream} ends with event {} at {position}, and {end}: the server was restored to an \
+             earlier point, or a standby was promoted that had not received the event",
+            stored.id
+        ))))
+    }
+
+    fn end_of(&self, timeline: u32) -> Option<PgLsn> {
+        if timeline == self.system.timeline {
+            return Some(self.wal_end);
+        }
+        let mut ancestors = self.ancestors.iter();
+        ancestors
+            .find(|one| one.timeline == timeline)
+            .map(|one| one.left_at)
+    }
+}
+
+/// The order of one history, whichever timeline a row was read on.
+fn place(position: Position) -> (u64, u32) {
+    (position.lsn, position.index)
 }
 
 /// Tells the rows that the stream holds from those that it lacks.
@@ -73,7 +128,7 @@ impl Resume {
     /// Whether the stream holds this row already; `id` is asked for at the stored place alone.
     ///
     /// # Errors
-    /// [`Error::Definite`] when the row shows that the stream's last event is not from this WAL.
+    /// [`Error::Heal`] when the row shows that the stream's last event is not from this WAL.
     pub fn is_stored(
         &mut self,
         position: Position,
@@ -82,13 +137,14 @@ impl Resume {
         let Some(stored) = &self.stored else {
             return Ok(false);
         };
-        if position == stored.position {
-            if id().as_ref() != Some(&stored.id) {
+        let (here, there) = (place(position), place(stored.position));
+        if here == there {
+            if self.awaited && id().as_ref() != Some(&stored.id) {
                 return Err(self.foreign());
             }
             self.awaited = false;
         }
-        if position <= stored.position {
+        if here <= there {
             return Ok(true);
         }
         if self.awaited {
@@ -100,7 +156,7 @@ impl Resume {
     /// The server has sent all up to `wal_end`.
     ///
     /// # Errors
-    /// [`Error::Definite`] when the stored event should have come by then.
+    /// [`Error::Heal`] when the stored event should have come by then.
     pub fn sent(&self, wal_end: PgLsn) -> Result<()> {
         let is_past = |stored: &Stored| u64::from(wal_end) > stored.position.lsn;
         if self.awaited && self.stored.as_ref().is_some_and(is_past) {
@@ -110,16 +166,14 @@ impl Resume {
     }
 
     fn foreign(&self) -> Error {
-        let stored = self.stored.as_ref();
-        Error::Definite(format!(
-            "the stream's last event, {} at {}, is not in this server's WAL: the server was restored to \
-             an earlier point, or the publication left the event out; going on could leave events out. \
-             Point the relay at the right server, or at a new stream",
-            stored.map_or("?", |stored| &stored.id),
-            stored
-                .map(|stored| stored.position.to_string())
-                .unwrap_or_default(),
-        ))
+        let (id, position) = match &self.stored {
+            Some(stored) => (stored.id.as_str(), stored.position.to_string()),
+            None => ("?", String::new()),
+        };
+        Error::Heal(Cause::OtherHistory(format!(
+            "the stream's last event, {id} at {position}, is not in this server's WAL: the server was \
+             restored to an earlier point, or the publication left the event out"
+        )))
     }
 }
 
@@ -206,5 +260,70 @@ mod tests {
                 .is_stored(at(200, 0), || Some("d".to_owned()))
                 .unwrap()
         );
+    }
+
+    #[test]
+    fn a_promoted_server_brings_the_stored_row_on_its_own_timeline() {
+        let mut resume = resume(50);
+        let promoted = Position {
+            timeline: 2,
+            ..at(100, 1)
+        };
+        assert!(resume.is_stored(promoted, || Some("b".to_owned())).unwrap());
+        assert!(resume.is_proven());
+    }
+
+    fn promoted() -> History {
+        History {
+            system: System { id: 7, timeline: 3 },
+            ancestors: vec![
+                Ancestor {
+                    timeline: 1,
+                    left_at: PgLsn::from(100),
+                },
+                Ancestor {
+                    timeline: 2,
+                    left_at: PgLsn::from(200),
+                },
+            ],
+            wal_end: PgLsn::from(300),
+        }
+    }
+
+    #[track_caller]
+    fn stands(timeline: u32, lsn: u64, expected: &str) {
+        let position = Position {
+            timeline,
+            ..at(lsn, 0)
+        };
+        let id = "x".to_owned();
+        let found = match promoted().check(&Stored { position, id }, "S") {
+            Ok(()) => "here",
+            Err(Error::Heal(_)) => "lost",
+            Err(_) => "refused",
+        };
+        assert_eq!(found, expected, "{position}");
+    }
+
+    #[test]
+    fn an_event_is_of_this_history_only_before_its_timeline_was_left() {
+        stands(1, 99, "here");
+        stands(1, 100, "lost");
+        stands(2, 199, "here");
+        stands(2, 200, "lost");
+        stands(3, 299, "here");
+        stands(3, 300, "lost");
+        stands(4, 1, "refused");
+    }
+
+    #[test]
+    fn a_timeline_that_is_no_ancestor_is_another_history() {
+        let mut history = promoted();
+        history.ancestors.remove(0);
+        let stored = Stored {
+            position: at(1, 0),
+            id: "x".to_owned(),
+        };
+        assert!(matches!(history.check(&stored, "S"), Err(Error::Heal(_))));
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! publication, slot ─▶ take the slot (the lease) ─▶ the stream's last event ─▶ pipeline
-//!    ▲       └ missing: backfill                                                  │
+//!    ▲       └ missing, lost or in doubt: backfill                                │
 //!    └───────────────────────── any failure, after a pause ───────────────────────┘
 //! ```
 
@@ -21,7 +21,8 @@ use crate::{
     backfill::backfill,
     config::Config,
     error::{Error, Result},
-    history::{self, Resume},
+    heal::{Cause, consumers, memory::Memory},
+    history::{History, Resume},
     intake::Intake,
     pipeline::Pipeline,
     primary,
@@ -29,7 +30,7 @@ use crate::{
     record::Layout,
     slot::{self, Slot},
     spool::{CommitOrder, Spool},
-    stream::{Truth, read_truth},
+    stream::{Missing, Truth, read_truth},
     wal::{Connection, System, WalWriter},
 };
 
@@ -54,10 +55,13 @@ const SQL_TIMEOUT: Duration = Duration::from_secs(30);
 pub async fn run(config: Config, nats: Nats, ready: Check, stop: CancellationToken) {
     let mut failures = 0_u32;
     let mut standing_by = false;
-    let mut streaming = config.spool.is_on();
+    let mut known = Known {
+        streaming: config.spool.is_on(),
+        ..Known::default()
+    };
     while !stop.is_cancelled() {
         let begun = Instant::now();
-        let ended = session(&config, streaming, &nats, &ready, &stop).await;
+        let ended = session(&config, &nats, &ready, &stop, &mut known).await;
         gauge!("cdc_relay_streaming").set(0.0);
         // Nobody here knows it now; the last value would look healthy.
         gauge!("cdc_relay_lag_bytes").set(f64::NAN);
@@ -86,7 +90,13 @@ pub async fn run(config: Config, nats: Nats, ready: Check, stop: CancellationTok
             Error::Spool(_) => {
                 failed("transient");
                 tracing::warn!(%error, "starting over with streaming off, until this relay is started again: Postgres holds large transactions back itself, and nothing is lost");
-                streaming = false;
+                known.streaming = false;
+                PAUSE_MIN
+            }
+            Error::Heal(cause) => {
+                failed("transient");
+                tracing::warn!(%cause, "slot and stream do not belong together; the slot is dropped, and what the stream lacks is published from the table");
+                known.wrong = Some(cause.clone());
                 PAUSE_MIN
             }
             Error::Definite(_) | Error::Undecodable(_) => {
@@ -103,17 +113,27 @@ pub async fn run(config: Config, nats: Nats, ready: Check, stop: CancellationTok
     }
 }
 
+/// What outlives a session.
+#[derive(Debug, Default)]
+struct Known {
+    /// What the last one found wrong, until it is mended.
+    wrong: Option<Cause>,
+    memory: Memory,
+    /// Whether large transactions are taken while they run; until the spool fails.
+    streaming: bool,
+}
+
 async fn session(
     config: &Config,
-    streaming: bool,
     nats: &Nats,
     ready: &Check,
     stop: &CancellationToken,
+    known: &mut Known,
 ) -> Result<()> {
     let started = tokio::select! {
         // Nothing is gathered yet: there is nothing to drain.
         () = stop.cancelled() => return Ok(()),
-        started = start(config, streaming, nats) => started?,
+        started = start(config, nats, known) => started?,
     };
     let Started {
         system,
@@ -144,6 +164,7 @@ async fn session(
     ready.set(true);
 
     let mut appender = Appender::after(nats.clone(), &truth);
+    let created_ns = truth.created_ns;
     let limits = Limits::of(nats, &truth);
     let resume = Resume::after(truth.last, confirmed);
     let pipeline = Pipeline::new(confirmed, resume.is_proven());
@@ -152,15 +173,22 @@ async fn session(
     let ended = pipeline
         .run(reader, writer, intake, &mut appender, stop)
         .await;
-    if let (Err(Error::Undecodable(why)), true) = (&ended, is_new_slot) {
+    known
+        .memory
+        .note(created_ns, appender.last_acknowledged().cloned());
+    match ended {
+        Ok(()) => {}
         // Nothing but what the table holds can be behind it: no relay has ever gone on from it.
-        let (_, sql) = primary::connect(&config.source.database_url).await?;
-        slot::discard(&sql, &config.source.slot).await?;
-        return Err(Error::Transient(format!(
-            "{why}; the new slot was dropped, to be made anew"
-        )));
+        Err(Error::Undecodable(why)) if is_new_slot => {
+            return Err(Error::Heal(Cause::SlotLost(why)));
+        }
+        Err(Error::Heal(cause)) => {
+            return Err(Error::Heal(
+                cause.permitted(&config.healing, &config.source.slot)?,
+            ));
+        }
+        Err(error) => return Err(error),
     }
-    ended?;
     tracing::info!("drained and confirmed");
     Ok(())
 }
@@ -175,48 +203,89 @@ struct Started {
     is_new_slot: bool,
 }
 
-async fn start(config: &Config, streaming: bool, nats: &Nats) -> Result<Started> {
+async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Started> {
     let source = &config.source;
+    let permitted = |error| match error {
+        Error::Heal(cause) => match cause.permitted(&config.healing, &source.slot) {
+            Ok(cause) => Error::Heal(cause),
+            Err(refused) => refused,
+        },
+        error => error,
+    };
     let spool = config.spool.settings();
-    if streaming {
+    if known.streaming {
         spool.probe()?;
     }
     let (server, mut sql) = primary::connect(&source.database_url).await?;
     let during = "look at publication and slot";
-    let slot = Error::within(during, SQL_TIMEOUT, slot::prepare(&sql, source)).await?;
-    let is_new_slot = slot == Slot::Missing;
-    if is_new_slot {
-        backfill(config, &server, &mut sql, nats).await?;
+    let prepared = Error::within(during, SQL_TIMEOUT, slot::prepare(&sql, source)).await?;
+    let cause = match (prepared.clone(), known.wrong.clone()) {
+        (Slot::Missing, found) => Some(found.unwrap_or(Cause::NoSlot)),
+        (Slot::Lost(why), _) => Some(Cause::SlotLost(why)),
+        (Slot::Ready { .. }, found) => found,
+    };
+    if let Some(cause) = &cause {
+        let cause = cause.clone().permitted(&config.healing, &source.slot)?;
+        if prepared != Slot::Missing {
+            tracing::warn!(slot = source.slot, %cause, "dropping the slot, to make it anew");
+            slot::discard(&sql, &source.slot).await?;
+        }
+        known.memory.forget();
+        let done = backfill(config, &server, &mut sql, nats, &cause).await?;
+        known.memory.note(done.created_ns, done.last);
+        known.wrong = None;
     }
     let mut connection = Connection::open(&server, source.wal_sender_timeout()).await?;
     let system = connection.identify_system().await?;
+    let ancestors = connection.ancestors(system.timeline).await?;
+    let follows = matches!(
+        prepared,
+        Slot::Ready {
+            follows_failover: true
+        }
+    );
+    if config.healing.slot_failover && !follows && slot::knows_failover(&sql).await? {
+        connection.enable_failover(&source.slot).await?;
+    }
     let (reader, writer) = connection
-        .start_replication(&source.slot, &source.publication, streaming)
+        .start_replication(&source.slot, &source.publication, known.streaming)
         .await?;
     // Only now, with the slot in hand, nobody else who plays by the rules moves what is read here.
     let positions = slot::positions(&sql, &source.slot);
     let (confirmed, wal_end) = Error::within(during, SQL_TIMEOUT, positions).await?;
-    let truth = read_truth(nats, &config.stream).await?;
-    if truth.is_new {
-        // Of a new slot the first copy has made it already.
-        tracing::warn!(
-            stream = truth.stream,
-            slot = source.slot,
-            "the stream was missing behind its slot: it is new and empty, and lacks what was confirmed \
-             before; to publish that again from the table, stop the relay and drop the slot"
-        );
-    }
-    if let Some(last) = &truth.last {
-        history::check(last, system, wal_end, &truth.stream)?;
-    }
+    let history = History {
+        system,
+        ancestors,
+        wal_end,
+    };
+    let truth = look(config, nats, &history, &known.memory)
+        .await
+        .map_err(permitted)?;
     Ok(Started {
         system,
         reader: CommitOrder::new(reader, Spool::new(spool, source.table.clone())),
         writer,
         truth,
         confirmed,
-        is_new_slot,
+        is_new_slot: cause.is_some(),
     })
+}
+
+/// The stream's truth, if it belongs to this server and is all that it was.
+async fn look(config: &Config, nats: &Nats, history: &History, memory: &Memory) -> Result<Truth> {
+    let truth = read_truth(nats, &config.stream, Missing::Heal).await?;
+    memory.check(nats, &truth).await?;
+    if let Some(last) = &truth.last {
+        history.check(last, &truth.stream)?;
+    }
+    let ahead = consumers::set_back(nats, &truth.stream).await?;
+    if ahead > 0 {
+        return Err(Error::Heal(Cause::LostTail(format!(
+            "{ahead} consumers of stream {} were ahead of it: JetStream lost its tail",
+            truth.stream
+        ))));
+    }
+    Ok(truth)
 }
 
 fn failed(kind: &'static str) {

@@ -1,10 +1,7 @@
 //! Publication and slot, over an ordinary SQL connection: looked at before each session, created
 //! where missing. The slot is the relay's lease, and its confirmed position the server's memory.
 
-use std::time::Duration;
-
-use tokio::time::sleep;
-use tokio_postgres::{Client, types::PgLsn};
+use tokio_postgres::{Client, error::SqlState, types::PgLsn};
 
 use crate::{
     config::{Source, Table},
@@ -12,19 +9,22 @@ use crate::{
     wal::quote,
 };
 
-/// How often a slot that is to be dropped is looked at.
-const RELEASE_PAUSE: Duration = Duration::from_millis(100);
+/// Slots that follow a failover came with this version, by `server_version_num`.
+const FAILOVER_SINCE: i32 = 170_000;
 
 /// What the server has under the slot's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Slot {
     /// It can be streamed from, unless another relay does.
-    Ready,
+    Ready { follows_failover: bool },
     /// There is none: what stands in the outbox has to be published first.
     Missing,
+    /// Postgres will never stream from it again; says why.
+    Lost(String),
 }
 
-const WAL_LEVEL: &str = "SELECT current_setting('wal_level')";
+const SERVER: &str = "\
+    SELECT current_setting('wal_level'), current_setting('server_version_num')::int";
 
 const TABLE: &str = "\
     SELECT c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -37,12 +37,16 @@ const PUBLICATION: &str = "\
     FROM pg_publication p WHERE p.pubname = $1";
 
 const SLOT: &str = "\
-    SELECT plugin::text, database::text, database = current_database(), wal_status, active_pid \
-    FROM pg_replication_slots WHERE slot_name = $1";
+    SELECT plugin::text, database::text, database = current_database(), wal_status, active_pid, \
+           coalesce((to_jsonb(s)->>'failover')::boolean, false), \
+           to_jsonb(s)->>'invalidation_reason' \
+    FROM pg_replication_slots s WHERE slot_name = $1";
 
 const POSITIONS: &str = "\
     SELECT confirmed_flush_lsn, pg_current_wal_flush_lsn(), active \
     FROM pg_replication_slots WHERE slot_name = $1";
+
+const DROP: &str = "SELECT pg_drop_replication_slot($1)";
 
 /// Checks the server's settings, the table and the publication, and looks for the slot.
 ///
@@ -50,16 +54,16 @@ const POSITIONS: &str = "\
 /// [`Error::Definite`] with the mend for each setting that is wrong; [`Error::Transient`] while the
 /// table does not exist: its service may be about to create it.
 pub async fn prepare(sql: &Client, source: &Source) -> Result<Slot> {
-    check_wal_level(sql).await?;
+    check_server(sql).await?;
     let is_partitioned = find_table(sql, &source.table).await?;
     let slot = find(sql, &source.slot).await?;
-    match (find_publication(sql, source, is_partitioned).await?, slot) {
+    match (find_publication(sql, source, is_partitioned).await?, &slot) {
         (Publication::Complete, _) => {}
         (Publication::Missing, Slot::Missing) => create_publication(sql, source).await?,
-        (Publication::Missing, Slot::Ready) => {
-            return Err(unpublished(source, &create_statement(source), slot));
+        (Publication::Missing, _) => {
+            return Err(unpublished(source, &create_statement(source), &slot));
         }
-        (Publication::Incomplete { mend }, _) => return Err(unpublished(source, &mend, slot)),
+        (Publication::Incomplete { mend }, _) => return Err(unpublished(source, &mend, &slot)),
     }
     Ok(slot)
 }
@@ -88,19 +92,28 @@ pub async fn positions(sql: &Client, slot: &str) -> Result<(PgLsn, PgLsn)> {
     Ok((lsn(0)?, lsn(1)?))
 }
 
-async fn check_wal_level(sql: &Client) -> Result<()> {
-    let during = "read wal_level";
-    let row = sql.query_one(WAL_LEVEL, &[]).await;
-    let level: String = row
-        .and_then(|row| row.try_get(0))
-        .map_err(|e| Error::sql(during, &e))?;
-    if level == "logical" {
-        return Ok(());
+async fn check_server(sql: &Client) -> Result<()> {
+    let during = "look at the server's settings";
+    let row = sql.query_one(SERVER, &[]).await;
+    let row = row.map_err(|e| Error::sql(during, &e))?;
+    let level: String = row.try_get(0).map_err(|e| Error::sql(during, &e))?;
+    if level != "logical" {
+        return Err(Error::Definite(format!(
+            "wal_level is `{level}`, and logical replication needs `logical`: \
+             ALTER SYSTEM SET wal_level = logical; then restart Postgres"
+        )));
     }
-    Err(Error::Definite(format!(
-        "wal_level is `{level}`, and logical replication needs `logical`: \
-         ALTER SYSTEM SET wal_level = logical; then restart Postgres"
-    )))
+    Ok(())
+}
+
+/// Whether the server knows slots that follow a failover.
+pub async fn knows_failover(sql: &Client) -> Result<bool> {
+    let during = "look at the server's version";
+    let row = sql.query_one(SERVER, &[]).await;
+    let version: i32 = row
+        .and_then(|row| row.try_get(1))
+        .map_err(|e| Error::sql(during, &e))?;
+    Ok(version >= FAILOVER_SINCE)
 }
 
 /// Whether the table is partitioned.
@@ -163,12 +176,12 @@ async fn find_publication(
 
 /// Rows from before the mend are never decoded: a slot that has waited meanwhile must go, so that the
 /// outbox is compared with the stream.
-fn unpublished(source: &Source, mend: &str, slot: Slot) -> Error {
+fn unpublished(source: &Source, mend: &str, slot: &Slot) -> Error {
     let table = source.table.quoted();
     let name = quote(&source.publication);
     let then = match slot {
         Slot::Missing => String::new(),
-        Slot::Ready => format!(
+        Slot::Ready { .. } | Slot::Lost(_) => format!(
             "; SELECT pg_drop_replication_slot('{}'); then the relay makes a new slot, and publishes \
              from the table what the stream lacks",
             source.slot
@@ -222,10 +235,10 @@ pub async fn find(sql: &Client, slot: &str) -> Result<Slot> {
         )));
     }
     if text(3)?.as_deref() == Some("lost") {
-        return Err(Error::Definite(format!(
-            "slot {slot} is invalidated: Postgres has removed WAL that it needed \
-             (max_slot_wal_keep_size). SELECT pg_drop_replication_slot('{slot}'); then the relay makes \
-             a new one and publishes what the stream lacks from the outbox"
+        let reason = text(6)?.unwrap_or_else(|| "wal_removed".to_owned());
+        return Ok(Slot::Lost(format!(
+            "slot {slot} is invalidated ({reason}): Postgres has removed WAL that it needed; raise \
+             max_slot_wal_keep_size if that was the limit"
         )));
     }
     let holder: Option<i32> = row.try_get(4).map_err(|e| Error::sql(during, &e))?;
@@ -233,18 +246,21 @@ pub async fn find(sql: &Client, slot: &str) -> Result<Slot> {
         Some(pid) => Err(Error::SlotHeld(format!(
             "walsender {pid} streams from {slot}"
         ))),
-        None => Ok(Slot::Ready),
+        None => Ok(Slot::Ready {
+            follows_failover: row.try_get(5).map_err(|e| Error::sql(during, &e))?,
+        }),
     }
 }
 
-/// Drops the slot, once its last walsender has let go of it.
+/// Drops the slot.
+///
+/// # Errors
+/// [`Error::SlotHeld`] while a relay streams from it.
 pub async fn discard(sql: &Client, slot: &str) -> Result<()> {
-    let drop = "SELECT pg_drop_replication_slot($1)";
-    loop {
-        let dropped = sql.execute(drop, &[&slot]).await;
-        match dropped.map_err(|e| Error::sql("drop the replication slot", &e)) {
-            Err(Error::SlotHeld(_)) => sleep(RELEASE_PAUSE).await,
-            dropped => return dropped.map(|_| ()),
-        }
+    let during = "drop the replication slot";
+    let dropped = sql.execute(DROP, &[&slot]).await;
+    match dropped {
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => Ok(()),
+        dropped => dropped.map(drop).map_err(|e| Error::sql(during, &e)),
     }
 }

@@ -16,6 +16,7 @@ pub use self::settings::{differences, unsuitable};
 use crate::{
     config::{Create, StreamConfig},
     error::{Error, Result},
+    heal::{Cause, floor::Removed, mark},
     history::Stored,
     publish::Path,
 };
@@ -32,16 +33,32 @@ pub struct Truth {
     pub path: Path,
     /// The next append must follow this.
     pub last_sequence: u64,
-    /// The stream was missing, and has just been made.
-    pub is_new: bool,
+    /// How many messages it holds.
+    pub messages: u64,
+    /// When it was made, in nanoseconds since 1970: another stream of the name has another.
+    pub created_ns: i128,
+    /// What it has removed on purpose.
+    pub removed: Removed,
     /// The last event; `None` while the stream is empty.
     pub last: Option<Stored>,
 }
 
+/// What to do where there is no stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Nothing was ever published: make it.
+    Create,
+    /// It was deleted behind a slot that has confirmed what stood in it.
+    Heal,
+}
+
 /// Finds the stream, or makes it, and reads its end through the leader.
-pub async fn read_truth(client: &Client, config: &StreamConfig) -> Result<Truth> {
+///
+/// # Errors
+/// [`Error::Heal`] when the stream was deleted, and is not to be simply created.
+pub async fn read_truth(client: &Client, config: &StreamConfig, missing: Missing) -> Result<Truth> {
     let during = "read the stream";
-    let (mut stream, is_new) = find_or_create(client, config).await?;
+    let mut stream = find_or_create(client, config, missing).await?;
     let info = stream
         .info()
         .await
@@ -64,7 +81,11 @@ pub async fn read_truth(client: &Client, config: &StreamConfig) -> Result<Truth>
     } else {
         Path::OneByOne
     };
-    let last = last_event(&stream, config, info.state.last_sequence).await?;
+    let last_sequence = info.state.last_sequence;
+    let last = match mark::read(info.config.metadata.get(mark::KEY), last_sequence) {
+        Some(marked) => Some(marked),
+        None => last_event(&stream, config, last_sequence).await?,
+    };
     if last.is_none() && info.state.last_sequence > 0 {
         tracing::warn!(
             stream = config.name,
@@ -76,10 +97,12 @@ pub async fn read_truth(client: &Client, config: &StreamConfig) -> Result<Truth>
         message_bytes_max: usize::try_from(info.config.max_message_size)
             .ok()
             .filter(|bytes| *bytes > 0),
+        last_sequence,
+        messages: info.state.messages,
+        created_ns: info.created.unix_timestamp_nanos(),
+        removed: Removed::of(&info),
         subjects: info.config.subjects,
         path,
-        last_sequence: info.state.last_sequence,
-        is_new,
         last,
     })
 }
@@ -126,15 +149,26 @@ async fn last_event<T>(
     }
 }
 
-/// The stream, and whether it was missing.
-async fn find_or_create(client: &Client, config: &StreamConfig) -> Result<(Stream, bool)> {
+async fn find_or_create(
+    client: &Client,
+    config: &StreamConfig,
+    missing: Missing,
+) -> Result<Stream> {
     let jetstream = jetstream::new(client.clone());
     let during = "find the stream";
     match jetstream.get_stream(&config.name).await {
-        Ok(stream) => return Ok((stream, false)),
+        Ok(stream) => return Ok(stream),
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(refused)
-                if refused.error_code() == ErrorCode::STREAM_NOT_FOUND => {}
+                if refused.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+            {
+                if missing == Missing::Heal && config.create != Create::Never {
+                    return Err(Error::Heal(Cause::StreamDeleted(format!(
+                        "stream {} was deleted behind its slot",
+                        config.name
+                    ))));
+                }
+            }
             GetStreamErrorKind::JetStream(refused)
                 if refused.error_code() == ErrorCode::JETSTREAM_NOT_ENABLED =>
             {
@@ -155,7 +189,7 @@ async fn find_or_create(client: &Client, config: &StreamConfig) -> Result<(Strea
     tracing::info!(stream = config.name, subjects = ?config.subjects, "creating the stream");
     let during = "create the stream";
     let created = jetstream.create_stream(settings::wanted(config)).await;
-    created.map(|stream| (stream, true)).map_err(|error| match error.kind() {
+    created.map_err(|error| match error.kind() {
         // Subjects that overlap another stream's, too many replicas, a limit of the account.
         CreateStreamErrorKind::JetStream(refused) if refused.code() < 500 => Error::Definite(format!(
             "{during} {}: JetStream refuses: {refused}. Mend CDC_STREAM_SUBJECTS (and CDC_SUBJECT with it) or \

@@ -10,7 +10,7 @@ use cdc_relay::{
     config::{Config, StreamConfig},
     publish::{Appender, Limits},
     record::{Layout, Record, Row},
-    stream::read_truth,
+    stream::{Missing, read_truth},
 };
 use harness::Nats;
 use mailbox::envelope::Position;
@@ -66,12 +66,14 @@ async fn without_batches(client: &Client) -> Result<()> {
 }
 
 async fn appender(client: &Client) -> Result<Appender> {
-    let truth = read_truth(client, &config()).await?;
+    let truth = read_truth(client, &config(), Missing::Create).await?;
     Ok(Appender::after(client.clone(), &truth))
 }
 
 async fn last_sequence(client: &Client) -> Result<u64> {
-    Ok(read_truth(client, &config()).await?.last_sequence)
+    Ok(read_truth(client, &config(), Missing::Create)
+        .await?
+        .last_sequence)
 }
 
 #[tokio::test]
@@ -114,7 +116,10 @@ async fn nothing_of_an_append_is_stored_after_one_that_failed() -> Result<()> {
 async fn an_event_that_its_stream_cannot_take_is_found_before_it_is_sent() -> Result<()> {
     let nats = Nats::start().await?;
     let client = nats.client().await?;
-    let limits = Limits::of(&client, &read_truth(&client, &config()).await?);
+    let limits = Limits::of(
+        &client,
+        &read_truth(&client, &config(), Missing::Create).await?,
+    );
     let mut event = events("writer", 100, 1)?.remove(0);
     assert_eq!(limits.check(&event), Ok(()));
     event.subject = "elsewhere.Made".to_owned();

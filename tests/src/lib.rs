@@ -1,6 +1,7 @@
 //! What every test of this tree stands on, and the demo too: real Postgres, real NATS, our own
 //! binaries, started on free ports in scratch directories, and gone afterwards whatever happens.
 
+mod backup;
 pub mod books;
 pub mod certificates;
 mod child;

@@ -213,6 +213,24 @@ impl Nats {
         .await
     }
 
+    /// Copies its store, while it is stopped, under a name.
+    ///
+    /// # Errors
+    /// When it runs, or the store cannot be copied.
+    pub fn back_up(&self, name: &str) -> Result<()> {
+        ensure!(self.slot().is_none(), "this nats-server runs");
+        crate::backup::copy(&self.directory.join("store"), &self.directory.join(name))
+    }
+
+    /// Puts the store of [`Nats::back_up`] in the place of its own.
+    ///
+    /// # Errors
+    /// As [`Nats::back_up`].
+    pub fn restore(&self, name: &str) -> Result<()> {
+        ensure!(self.slot().is_none(), "this nats-server runs");
+        crate::backup::copy(&self.directory.join(name), &self.directory.join("store"))
+    }
+
     fn configuration(&self) -> String {
         format!(
             "listen: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\njetstream {{ store_dir: {:?} }}\n{}\n",

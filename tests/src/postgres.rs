@@ -274,6 +274,24 @@ impl Postgres {
         Ok(())
     }
 
+    /// Copies its files, while it is stopped, under a name.
+    ///
+    /// # Errors
+    /// When it runs, or the files cannot be copied.
+    pub fn back_up(&self, name: &str) -> Result<()> {
+        ensure!(self.slot().is_none(), "this Postgres runs");
+        crate::backup::copy(&self.directory.join("data"), &self.directory.join(name))
+    }
+
+    /// Puts the files of [`Postgres::back_up`] in the place of its own.
+    ///
+    /// # Errors
+    /// As [`Postgres::back_up`].
+    pub fn restore(&self, name: &str) -> Result<()> {
+        ensure!(self.slot().is_none(), "this Postgres runs");
+        crate::backup::copy(&self.directory.join(name), &self.directory.join("data"))
+    }
+
     fn socket_directory(&self) -> String {
         match self.directory.to_str() {
             Some(path) if path.len() <= SOCKET_PATH_MAX => path.to_owned(),

@@ -66,6 +66,14 @@ pub(super) const SECTIONS: &[Section] = &[
             ("bytes_max", "CDC_SPOOL_BYTES_MAX"),
         ],
     ),
+    (
+        "healing",
+        &[
+            ("policy", "CDC_HEAL"),
+            ("stream_deleted", "CDC_STREAM_DELETED"),
+            ("slot_failover", "CDC_SLOT_FAILOVER"),
+        ],
+    ),
     ("nats", &[("url", "NATS_URL")]),
     ("admin", &[("listen", "ADMIN_LISTEN")]),
     (

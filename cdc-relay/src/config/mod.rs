@@ -7,6 +7,7 @@
 
 mod columns;
 mod file;
+mod healing;
 mod keys;
 mod message;
 mod pairs;
@@ -23,6 +24,7 @@ use clap::{Args, Command, FromArgMatches as _, error::ErrorKind};
 pub use self::{
     columns::Columns,
     file::apply as apply_file,
+    healing::{Healing, Policy},
     message::Message,
     pairs::{ColumnHeaders, FixedHeaders},
     source::{Source, Table},
@@ -51,6 +53,8 @@ pub struct Config {
     pub stream: StreamConfig,
     #[command(flatten, next_help_heading = "[spool]")]
     pub spool: Spool,
+    #[command(flatten, next_help_heading = "[healing]")]
+    pub healing: Healing,
     #[command(flatten, next_help_heading = "[nats]")]
     pub nats: Nats,
     #[command(flatten, next_help_heading = "[admin]")]

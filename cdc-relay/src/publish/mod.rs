@@ -79,6 +79,14 @@ pub struct Appender {
     stream: String,
     path: Path,
     last_sequence: u64,
+    acknowledged: Option<Acknowledged>,
+}
+
+/// The end of an append that JetStream has acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acknowledged {
+    pub sequence: u64,
+    pub id: String,
 }
 
 impl Appender {
@@ -89,7 +97,13 @@ impl Appender {
             stream: truth.stream.clone(),
             path: truth.path,
             last_sequence: truth.last_sequence,
+            acknowledged: None,
         }
+    }
+
+    /// The last append that was acknowledged to this appender.
+    pub fn last_acknowledged(&self) -> Option<&Acknowledged> {
+        self.acknowledged.as_ref()
     }
 
     /// Appends a batch and waits until JetStream has acknowledged all of it.
@@ -125,9 +139,9 @@ impl Appender {
     }
 
     async fn append_together(&mut self, records: Vec<Record>) -> Result<()> {
-        if records.is_empty() {
+        let Some(id) = records.last().map(|last| last.id().to_owned()) else {
             return Ok(());
-        }
+        };
         let count = records.len();
         let expected = self.last_sequence + count as u64;
         let ack = self.send(records).await?;
@@ -147,6 +161,10 @@ impl Appender {
             )));
         }
         self.last_sequence = expected;
+        self.acknowledged = Some(Acknowledged {
+            sequence: expected,
+            id,
+        });
         counter!("cdc_relay_published_total").increment(count as u64);
         histogram!("cdc_relay_batch_size").record(count as f64);
         Ok(())

@@ -18,7 +18,10 @@ use super::{
     frame::{COPY_BOTH, Frames},
     stream::{WalReader, WalWriter, split},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    history::Ancestor,
+};
 
 /// How long a command before the stream may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -97,6 +100,29 @@ impl Connection {
             id: column(0).parse().map_err(|_| malformed())?,
             timeline: column(1).parse().map_err(|_| malformed())?,
         })
+    }
+
+    /// The timelines that this server's own came from; asked only when there are any.
+    pub async fn ancestors(&mut self, timeline: u32) -> Result<Vec<Ancestor>> {
+        if timeline <= 1 {
+            return Ok(Vec::new());
+        }
+        let during = "read the timeline's history";
+        let command = format!("TIMELINE_HISTORY {timeline}");
+        let answer = self.row(during, &command);
+        let row = Error::within(during, COMMAND_TIMEOUT, answer).await?;
+        let content = row.get(1).and_then(Option::as_deref).unwrap_or_default();
+        Ok(content.lines().filter_map(ancestor).collect())
+    }
+
+    /// Lets the slot follow a failover to a standby (Postgres 17 and newer). It must not be in use.
+    pub async fn enable_failover(&mut self, slot: &str) -> Result<()> {
+        let during = "let the slot follow a failover";
+        let command = format!("ALTER_REPLICATION_SLOT {} (FAILOVER true)", quote(slot));
+        let answer = self.row(during, &command);
+        Error::within(during, COMMAND_TIMEOUT, answer)
+            .await
+            .map(drop)
     }
 
     /// Creates a slot that ends with this connection, and exports the snapshot that it begins after.
@@ -210,6 +236,14 @@ impl std::fmt::Debug for Connection {
 pub(super) async fn send(wire: &mut Wire, bytes: &[u8]) -> io::Result<()> {
     wire.source().write_all(bytes).await?;
     wire.source().flush().await
+}
+
+/// A line of a timeline history file: the timeline, the LSN at which it was left, and why.
+fn ancestor(line: &str) -> Option<Ancestor> {
+    let mut words = line.split_whitespace();
+    let timeline = words.next()?.parse().ok()?;
+    let left_at = words.next()?.parse().ok()?;
+    Some(Ancestor { timeline, left_at })
 }
 
 fn columns(body: &DataRowBody) -> io::Result<Vec<Option<String>>> {

@@ -26,7 +26,7 @@ pub const DATABASE: &str = "shop";
 pub const SOON: Duration = Duration::from_secs(30);
 
 /// The columns of Debezium's outbox event router, and headers.
-const OUTBOX: &str = "
+pub const OUTBOX: &str = "
     CREATE TABLE outbox (
         id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
         aggregatetype text NOT NULL DEFAULT 'thing',
@@ -181,6 +181,16 @@ impl Rig {
             });
         }
         Ok(stored)
+    }
+
+    /// Drops the slot, once its relay's connection has ended.
+    pub async fn drop_slot(&self) -> Result<()> {
+        eventually("the slot to be free", SOON, async || {
+            let drop = "SELECT pg_drop_replication_slot($1)";
+            self.sql.execute(drop, &[&SLOT]).await?;
+            Ok(Some(()))
+        })
+        .await
     }
 
     /// What the slot has confirmed.

@@ -1,0 +1,100 @@
+//! What is wrong between table, slot and stream, in words, and whether the relay may mend it.
+//!
+//! Whatever is found, the mend is one: drop the slot, make another that exports a snapshot, compare
+//! the table with the stream, publish what the stream lacks, and only then keep the slot
+//! (`backfill.rs`). The slot's absence is the lasting mark that this is not done: a crash in between
+//! begins it again.
+//!
+//! The danger: what is gone from the table cannot be published again, and what the stream lacks on
+//! purpose (its limits removed it) must not be.
+
+use std::fmt;
+
+use crate::{
+    config::{Healing, Policy},
+    error::Error,
+};
+
+pub mod compare;
+pub mod consumers;
+pub mod floor;
+pub mod mark;
+pub mod memory;
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A first start, or somebody dropped the slot.
+    NoSlot,
+    /// Postgres can no longer stream from the slot.
+    SlotLost(String),
+    /// The stream holds events that this server's WAL never had, or has no more.
+    OtherHistory(String),
+    /// The stream was deleted behind the slot.
+    StreamDeleted(String),
+    /// The stream lacks events that it had acknowledged.
+    LostTail(String),
+}
+
+impl Cause {
+    /// For the metric's label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NoSlot => "no_slot",
+            Self::SlotLost(_) => "slot_lost",
+            Self::OtherHistory(_) => "other_history",
+            Self::StreamDeleted(_) => "stream_deleted",
+            Self::LostTail(_) => "lost_tail",
+        }
+    }
+
+    /// What cannot be made good in this way.
+    pub fn limits(&self) -> &'static str {
+        match self {
+            Self::NoSlot | Self::SlotLost(_) => {
+                "rows that were deleted from the table before they were published are lost"
+            }
+            Self::OtherHistory(_) => {
+                "events that the stream holds and the database no longer has stay in the stream, and \
+                 consumers may have acted on them"
+            }
+            Self::StreamDeleted(_) | Self::LostTail(_) => {
+                "events whose rows are gone from the table cannot be published again; what is published \
+                 again gets new sequences"
+            }
+        }
+    }
+
+    /// `self` if the relay may mend it by itself, or the refusal with its mend.
+    pub fn permitted(self, healing: &Healing, slot: &str) -> Result<Self, Error> {
+        let policy = match self {
+            Self::NoSlot => Policy::Heal,
+            Self::StreamDeleted(_) => healing.deleted,
+            _ => healing.policy,
+        };
+        if policy == Policy::Heal {
+            return Ok(self);
+        }
+        let variable = match self {
+            Self::StreamDeleted(_) => "CDC_STREAM_DELETED",
+            _ => "CDC_HEAL",
+        };
+        Err(Error::Definite(format!(
+            "{self}; {variable}=refuse forbids the relay to mend that by itself. \
+             SELECT pg_drop_replication_slot('{slot}'); then it makes a new slot and publishes from the \
+             table what the stream lacks"
+        )))
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSlot => f.write_str("there is no slot yet"),
+            Self::SlotLost(why)
+            | Self::OtherHistory(why)
+            | Self::StreamDeleted(why)
+            | Self::LostTail(why) => f.write_str(why),
+        }
+    }
+}
