@@ -6,6 +6,8 @@
 //! repeat a secret, and what may carry one is marked `hide_env_values`.
 
 pub mod libpq;
+mod nats;
+mod secret;
 mod url;
 mod value;
 
@@ -14,6 +16,8 @@ use std::net::SocketAddr;
 use clap::{Args, ValueEnum};
 
 pub use self::{
+    nats::{Nats, NatsTls},
+    secret::Secret,
     url::{DatabaseUrl, NatsUrl},
     value::Value,
 };
@@ -63,15 +67,6 @@ pub struct Database {
     #[arg(id = "DATABASE_POOL_SIZE", long = "database-pool-size", env = "DATABASE_POOL_SIZE",
           default_value = "8", value_parser = value::POOL_SIZE)]
     pub pool_size: usize,
-}
-
-/// The NATS that the process talks to.
-#[derive(Args, Clone, Debug)]
-pub struct Nats {
-    /// The NATS to use: one URL, or several of one cluster, comma separated
-    #[arg(id = "NATS_URL", long = "nats-url", env = "NATS_URL", hide_env_values = true,
-          default_value = "nats://127.0.0.1:4222", value_parser = value::NATS_URL)]
-    pub url: NatsUrl,
 }
 
 /// The HTTP of operators and orchestrators: `/livez`, `/readyz`, `/metrics`.

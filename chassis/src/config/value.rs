@@ -1,7 +1,7 @@
 //! A clap value parser whose refusals name the variable, say why and show a right example, and
 //! repeat what was given only where that cannot be a secret.
 
-use std::{ffi::OsStr, net::SocketAddr};
+use std::{ffi::OsStr, net::SocketAddr, path::PathBuf};
 
 use clap::{
     Arg, Command, ValueEnum,
@@ -10,7 +10,9 @@ use clap::{
 };
 use tracing_subscriber::EnvFilter;
 
-use super::{DEADLINE_SECONDS_MAX, DatabaseUrl, LogFormat, NatsUrl, POOL_SIZE_MAX};
+use super::{
+    DEADLINE_SECONDS_MAX, DatabaseUrl, LogFormat, NatsTls, NatsUrl, POOL_SIZE_MAX, Secret,
+};
 
 pub(super) const LOG_FILTER: Value<String> = Value::new(log_filter, "info,mailbox=debug");
 pub(super) const LOG_FORMAT: Value<LogFormat> = Value::new(log_format, "json");
@@ -22,6 +24,10 @@ pub(super) const DATABASE_URL: Value<DatabaseUrl> = Value::secret(
 );
 pub(super) const NATS_URL: Value<NatsUrl> =
     Value::secret(|given| given.parse(), "nats://127.0.0.1:4222");
+pub(super) const NATS_TLS: Value<NatsTls> = Value::new(nats_tls, "require");
+pub(super) const USER: Value<String> = Value::new(|given| Ok(given.to_owned()), "orders");
+pub(super) const SECRET: Value<Secret> =
+    Value::secret(|given| Ok(Secret::from(given.to_owned())), "s3cr3t");
 pub(super) const LISTEN: Value<SocketAddr> = Value::listen();
 pub(super) const POOL_SIZE: Value<usize> = Value::new(pool_size, "8");
 pub(super) const DEADLINE_SECONDS: Value<u64> = Value::new(deadline_seconds, "25");
@@ -110,6 +116,16 @@ fn log_filter(given: &str) -> Result<String, String> {
         Ok(_) => Ok(given.to_owned()),
         Err(error) => Err(format!("is not a log filter ({error})")),
     }
+}
+
+/// The path of a file, which is looked at only when it is used.
+pub(super) const fn file(example: &'static str) -> Value<PathBuf> {
+    Value::new(|given| Ok(PathBuf::from(given)), example)
+}
+
+fn nats_tls(given: &str) -> Result<NatsTls, String> {
+    let given = if given.is_empty() { "auto" } else { given };
+    NatsTls::from_str(given, true).map_err(|_| "must be auto, require or first".to_owned())
 }
 
 fn log_format(given: &str) -> Result<LogFormat, String> {

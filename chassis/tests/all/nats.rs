@@ -13,9 +13,8 @@ const SOON: Duration = Duration::from_secs(20);
 #[tokio::test]
 async fn it_waits_for_nats_and_readiness_follows_it() -> Result<()> {
     let server = Nats::start().await?;
-    let config = config::Nats {
-        url: server.url().parse().unwrap(),
-    };
+    let url: config::NatsUrl = server.url().parse().unwrap();
+    let config = config::Nats::from(url);
     server.stop().await?;
     let connecting = tokio::spawn(async move { nats::connect(&config, "tests").await });
     server.start_again().await?;
