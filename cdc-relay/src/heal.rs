@@ -20,6 +20,7 @@ pub mod consumers;
 pub mod floor;
 pub mod mark;
 pub mod memory;
+pub mod verify;
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]

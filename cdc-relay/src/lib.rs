@@ -26,6 +26,7 @@ pub mod stream;
 pub mod progress;
 
 pub mod backfill;
+pub mod background;
 pub mod heal;
 pub mod pipeline;
 pub mod relay;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backfill::backfill,
+    background::Background,
     config::Config,
     error::{Error, Result},
     heal::{Cause, consumers, memory::Memory},
@@ -76,6 +77,8 @@ pub async fn run(config: Config, nats: Nats, ready: Check, stop: CancellationTok
         ready.set(matches!(error, Error::SlotHeld(_)));
         let pause = match &error {
             Error::SlotHeld(holder) => {
+                // Another one publishes meanwhile, and may not see what is lost.
+                known.verified = false;
                 if !standing_by {
                     tracing::info!(slot = config.source.slot, %holder, "standing by");
                 }
@@ -119,6 +122,8 @@ struct Known {
     /// What the last one found wrong, until it is mended.
     wrong: Option<Cause>,
     memory: Memory,
+    /// The stream was compared with the table since this process began or stood by.
+    verified: bool,
     /// Whether large transactions are taken while they run; until the spool fails.
     streaming: bool,
 }
@@ -170,9 +175,12 @@ async fn session(
     let pipeline = Pipeline::new(confirmed, resume.is_proven());
     let layout = Layout::of(&config.columns, &config.message);
     let intake = Intake::new(&config.source, &layout, system, limits, resume);
-    let ended = pipeline
-        .run(reader, writer, intake, &mut appender, stop)
-        .await;
+    let mut background = Background::start(config, nats, !known.verified);
+    let ended = tokio::select! {
+        ended = pipeline.run(reader, writer, intake, &mut appender, stop) => ended,
+        cause = background.wrong(config, &mut known.verified) => Err(Error::Heal(cause)),
+    };
+    drop(background);
     known
         .memory
         .note(created_ns, appender.last_acknowledged().cloned());
@@ -234,6 +242,9 @@ async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Starte
         let done = backfill(config, &server, &mut sql, nats, &cause).await?;
         known.memory.note(done.created_ns, done.last);
         known.wrong = None;
+        // The comparison has just been made.
+        known.verified = true;
+        gauge!("cdc_relay_verification_missing").set(0.0);
     }
     let mut connection = Connection::open(&server, source.wal_sender_timeout()).await?;
     let system = connection.identify_system().await?;

@@ -1,6 +1,8 @@
 //! Publication and slot, over an ordinary SQL connection: looked at before each session, created
 //! where missing. The slot is the relay's lease, and its confirmed position the server's memory.
 
+pub mod watch;
+
 use tokio_postgres::{Client, error::SqlState, types::PgLsn};
 
 use crate::{

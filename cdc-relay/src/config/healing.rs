@@ -23,6 +23,12 @@ pub struct Healing {
     #[arg(id = "CDC_SLOT_FAILOVER", long = "cdc-slot-failover", env = "CDC_SLOT_FAILOVER",
           default_value = "true", value_parser = Value::new(flag, "true"))]
     pub slot_failover: bool,
+
+    /// Whether the stream is compared with the table once in each process, in the background, in case it
+    /// lost messages while no relay ran: `true` or `false`
+    #[arg(id = "CDC_VERIFY", long = "cdc-verify", env = "CDC_VERIFY", default_value = "true",
+          value_parser = Value::new(flag, "true"))]
+    pub verify: bool,
 }
 
 /// By itself, or only on somebody's word.

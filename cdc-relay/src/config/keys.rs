@@ -72,6 +72,7 @@ pub(super) const SECTIONS: &[Section] = &[
             ("policy", "CDC_HEAL"),
             ("stream_deleted", "CDC_STREAM_DELETED"),
             ("slot_failover", "CDC_SLOT_FAILOVER"),
+            ("verify", "CDC_VERIFY"),
         ],
     ),
     (

@@ -1,0 +1,78 @@
+//! What goes on beside a session, and ends with it: the verification of the stream, the watch over the
+//! slot. None of it appends to the stream, which the session alone may do.
+
+use async_nats::Client as Nats;
+use metrics::gauge;
+use tokio::{sync::oneshot, task::JoinSet};
+
+use crate::{
+    config::{Config, Policy},
+    heal::{Cause, verify, verify::Verdict},
+    slot::watch,
+};
+
+/// The tasks of one session; they end when it is dropped.
+#[derive(Debug)]
+pub struct Background {
+    _tasks: JoinSet<()>,
+    verdict: oneshot::Receiver<Verdict>,
+}
+
+impl Background {
+    /// `verifies` unless this process has done so.
+    pub fn start(config: &Config, nats: &Nats, verifies: bool) -> Self {
+        let mut tasks = JoinSet::new();
+        let (told, verdict) = oneshot::channel();
+        let source = config.source.clone();
+        tasks.spawn(async move { watch::watch(&source).await });
+        if verifies && config.healing.verify {
+            let (config, nats) = (config.clone(), nats.clone());
+            tasks.spawn(async move {
+                // Nobody listens any more: the session has ended.
+                let _ = told.send(verify::verify(&config, &nats).await);
+            });
+        }
+        Self {
+            _tasks: tasks,
+            verdict,
+        }
+    }
+
+    /// What the verification found, to be healed. Never returns where there is nothing to be done.
+    /// Cancel-safe.
+    pub async fn wrong(&mut self, config: &Config, verified: &mut bool) -> Cause {
+        if let Ok(verdict) = (&mut self.verdict).await {
+            *verified = true;
+            if let Some(cause) = judge(&verdict, config) {
+                return cause;
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+fn judge(verdict: &Verdict, config: &Config) -> Option<Cause> {
+    let stream = &config.stream.name;
+    let missing = gauge!("cdc_relay_verification_missing");
+    let cause = verdict.cause(stream);
+    match verdict {
+        Verdict::Complete => {
+            missing.set(0.0);
+            tracing::info!(stream, "verified: the stream holds all that the table does");
+        }
+        Verdict::Missing { count, .. } => missing.set(*count as f64),
+        Verdict::Unclear(why) => {
+            missing.set(f64::NAN);
+            tracing::warn!(
+                stream,
+                why,
+                "whether the stream has lost events cannot be told"
+            );
+        }
+    }
+    if let (Some(cause), Policy::Refuse) = (&cause, config.healing.policy) {
+        tracing::error!(%cause, "CDC_HEAL=refuse forbids the relay to mend that by itself: `cdc-relay reconcile --publish` does");
+        return None;
+    }
+    cause
+}
