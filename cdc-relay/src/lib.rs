@@ -31,4 +31,6 @@ pub mod heal;
 pub mod pipeline;
 pub mod relay;
 
+pub mod preflight;
+
 pub mod cli;

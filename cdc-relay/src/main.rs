@@ -1,11 +1,14 @@
 //! `cdc-relay`: see the library for what it does, and `--help` for its configuration.
 
-use cdc_relay::cli::{self, Command, run};
+use std::process::ExitCode;
+
+use cdc_relay::cli::{self, Command, check, run};
 
 // One thread: the stages hand over within one task, and more threads only wake each other.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     match cli::parse() {
-        Command::Run(given) => run::run(given).await,
+        Command::Run(given) => run::run(given).await.map(|()| ExitCode::SUCCESS),
+        Command::Check(given) => check::run(given).await,
     }
 }

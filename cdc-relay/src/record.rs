@@ -15,7 +15,7 @@ mod layout;
 mod mapping;
 mod timestamp;
 
-pub(crate) use self::column::{TIMESTAMP, TIMESTAMPTZ, members as headers_of};
+pub(crate) use self::column::{BYTEA, TIMESTAMP, TIMESTAMPTZ, members as headers_of};
 use self::layout::{AGGREGATE_ID, AGGREGATE_TYPE, REQUIRED, TYPE};
 pub use self::{
     column::Role,

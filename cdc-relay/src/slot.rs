@@ -194,7 +194,8 @@ fn unpublished(source: &Source, mend: &str, slot: &Slot) -> Error {
     ))
 }
 
-fn create_statement(source: &Source) -> String {
+/// What creates the publication.
+pub fn create_statement(source: &Source) -> String {
     format!(
         "CREATE PUBLICATION {} FOR TABLE {} WITH (publish = 'insert', publish_via_partition_root = true)",
         quote(&source.publication),

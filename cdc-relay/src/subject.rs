@@ -102,6 +102,13 @@ impl Template {
 }
 
 impl Resolved {
+    /// Whether the subject is made of this text.
+    pub fn needs(&self, text: usize) -> bool {
+        self.parts
+            .iter()
+            .any(|part| matches!(part, Part::Column(at) if *at == text))
+    }
+
     /// The subject for a row, of its texts.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use super::DURING;
 use crate::{
     config::Table,
     error::{Error, Result},
-    record::{self, Invalid, Layout, Record, TIMESTAMP, TIMESTAMPTZ},
+    record::{self, BYTEA, Invalid, Layout, Record, TIMESTAMP, TIMESTAMPTZ},
     wal::quote,
 };
 
@@ -17,7 +17,6 @@ const COLUMNS: &str = "\
     SELECT attname::text, atttypid FROM pg_attribute \
     WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped";
 
-const BYTEA: u32 = 17;
 const JSON: [u32; 2] = [114, 3802];
 
 /// How a layout's columns are read from the table, which is called `o` in the statement.

@@ -1,5 +1,6 @@
 //! The command line: one module a subcommand, all over the same configuration.
 
+pub mod check;
 pub mod run;
 
 use std::{env, ffi::OsString};
@@ -8,7 +9,7 @@ use clap::{
     Arg, Args as _, FromArgMatches as _, Subcommand, builder::Resettable, error::ErrorKind,
 };
 
-use self::run::Run;
+use self::{check::Check, run::Run};
 use crate::config;
 
 /// The version, and the commit that it was built from.
@@ -18,6 +19,8 @@ pub const VERSION: &str = env!("CDC_RELAY_VERSION");
 pub enum Command {
     /// Publish until told to stop; what happens without a subcommand
     Run(Run),
+    /// Look whether everything is there that the relay needs, and name all that is wrong with its mend
+    Check(Check),
 }
 
 /// Reads the command line, the environment and the file; ends the process with what is wrong.
@@ -41,12 +44,13 @@ fn read(given: &[OsString]) -> Result<Command, clap::Error> {
 
 impl Command {
     /// Works out what follows from other settings.
-    fn completed(self) -> Result<Self, clap::Error> {
-        Ok(match self {
-            Self::Run(given) => Self::Run(Run {
-                config: given.config.completed()?,
-            }),
-        })
+    fn completed(mut self) -> Result<Self, clap::Error> {
+        let config = match &mut self {
+            Self::Run(given) => &mut given.config,
+            Self::Check(given) => &mut given.config,
+        };
+        *config = config.clone().completed()?;
+        Ok(self)
     }
 }
 

@@ -90,6 +90,7 @@ pub(super) const SECTIONS: &[Section] = &[
             ("tls_ca", "NATS_TLS_CA"),
             ("tls_cert", "NATS_TLS_CERT"),
             ("tls_key", "NATS_TLS_KEY"),
+            ("monitoring_url", "NATS_MONITORING_URL"),
         ],
     ),
     ("admin", &[("listen", "ADMIN_LISTEN")]),

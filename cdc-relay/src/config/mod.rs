@@ -10,6 +10,7 @@ mod file;
 mod healing;
 mod keys;
 mod message;
+mod monitoring;
 mod pairs;
 mod source;
 mod spool;
@@ -26,6 +27,7 @@ pub use self::{
     file::apply as apply_file,
     healing::{Healing, Policy},
     message::Message,
+    monitoring::Monitoring,
     pairs::{ColumnHeaders, FixedHeaders},
     source::{Source, Table},
     spool::{Spool, Streaming},
@@ -57,6 +59,8 @@ pub struct Config {
     pub healing: Healing,
     #[command(flatten, next_help_heading = "[nats]")]
     pub nats: Nats,
+    #[command(flatten, next_help_heading = "[nats]")]
+    pub monitoring: Monitoring,
     #[command(flatten, next_help_heading = "[admin]")]
     pub admin: Admin,
     #[command(flatten, next_help_heading = "[telemetry]")]

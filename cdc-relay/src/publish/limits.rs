@@ -61,7 +61,7 @@ impl Limits {
 }
 
 /// Whether a stream's subject pattern takes the subject.
-fn covers(pattern: &str, subject: &str) -> bool {
+pub(crate) fn covers(pattern: &str, subject: &str) -> bool {
     let mut tokens = subject.split('.');
     for wanted in pattern.split('.') {
         match (wanted, tokens.next()) {

@@ -17,6 +17,7 @@
 mod limits;
 
 pub use limits::Limits;
+pub(crate) use limits::covers;
 
 use std::{sync::atomic::Ordering, time::Duration};
 

@@ -31,7 +31,7 @@ pub enum Role {
 }
 
 const BOOL: u32 = 16;
-const BYTEA: u32 = 17;
+pub(crate) const BYTEA: u32 = 17;
 const NAME: u32 = 19;
 const INT8: u32 = 20;
 const INT2: u32 = 21;

@@ -45,6 +45,11 @@ pub(super) struct Cloud {
 }
 
 impl Layout {
+    /// Whether a row must have this text: to be told apart, or for its subject.
+    pub fn is_required(&self, text: usize) -> bool {
+        text < REQUIRED || self.subject.needs(text)
+    }
+
     /// Reads the configuration.
     pub fn of(columns: &Columns, message: &Message) -> Self {
         let mut texts = vec![

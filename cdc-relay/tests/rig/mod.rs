@@ -115,6 +115,25 @@ impl Rig {
         Process::start(&self.guard, name, "cdc-relay", &all)
     }
 
+    /// Runs a subcommand with the relay's environment until it ends.
+    pub async fn command(
+        &self,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<std::process::Output> {
+        let mut command = tokio::process::Command::new(harness::binary("cdc-relay")?);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("DATABASE_URL", self.postgres.url(DATABASE))
+            .env("NATS_URL", self.nats.url())
+            .env("CDC_SLOT", SLOT)
+            .env("CDC_STREAM", STREAM)
+            .envs(environment.iter().copied())
+            .kill_on_drop(true);
+        Ok(command.output().await?)
+    }
+
     /// Inserts one row in a transaction of its own.
     pub async fn insert(&self, payload: &str) -> Result<()> {
         insert(&self.sql, payload).await

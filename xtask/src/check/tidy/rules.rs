@@ -40,7 +40,7 @@ const SQL: [&str; 9] = [
 /// What messages advise a person to type is not SQL that the code runs.
 const ADVICE: &str = "pg_drop_replication_slot";
 /// Where SQL may stand, by the beginning of the path.
-const SQL_PLACES: [(&str, &str); 9] = [
+const SQL_PLACES: [(&str, &str); 10] = [
     ("order-service/src/store", "a service's own"),
     ("customer-service/src/store", "a service's own"),
     ("mailbox/src/", "outbox, inbox, partitions"),
@@ -48,6 +48,10 @@ const SQL_PLACES: [(&str, &str); 9] = [
     ("cdc-relay/src/slot", "slot and publication"),
     ("cdc-relay/src/backfill", "the first copy of the outbox"),
     ("cdc-relay/src/heal/", "the outbox against the stream"),
+    (
+        "cdc-relay/src/preflight",
+        "what the relay needs of a database",
+    ),
     (
         "chassis/src/database",
         "pings, and the lock that migrations take",
