@@ -14,13 +14,22 @@ use std::{
 
 use anyhow::{Result, ensure};
 use cdc_relay::{error::Error, wal::Connection};
-use chassis::{config::DatabaseUrl, postgres::Target};
+use chassis::{
+    config::DatabaseUrl,
+    postgres::Target,
+    tls::{certificates, private_key},
+};
 use harness::{
     Guard, Process,
     certificates::{Authority, Identity},
     eventually,
 };
 use rig::{DATABASE, Rig, SOON, load};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
+    net::TcpListener,
+};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 /// The harness's own user by password, and one that is known by its certificate alone.
 const LOGINS: &str = "\
@@ -255,6 +264,64 @@ async fn scram_plus_binds_to_the_channel() -> Result<()> {
         }
         let plain = relay(&rig, "127.0.0.1", "sslmode=disable&channel_binding=require")?;
         says(&plain, "this connection cannot be bound").await?;
+    }
+    Ok(())
+}
+
+/// Listens with a certificate of its own, and passes on all that it reads to the server, over TLS.
+async fn somebody_between(identity: &Identity, server: Target) -> Result<u16> {
+    let chain = certificates("the certificate", &identity.certificate)?;
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, private_key(&identity.key)?)?;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let port = listener.local_addr()?.port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (acceptor, server) = (acceptor.clone(), server.clone());
+            tokio::spawn(async move {
+                let mut request = [0; 8];
+                stream.read_exact(&mut request).await?;
+                stream.write_all(b"S").await?;
+                let mut client = acceptor.accept(stream).await?;
+                let mut server = server.dial().await?.stream;
+                copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    Ok(port)
+}
+
+#[tokio::test]
+async fn somebody_between_who_reads_along_is_found_out() -> Result<()> {
+    let guard = Guard::start()?;
+    let authority = Authority::new(&guard, "authority")?;
+    let (server, other) = (
+        authority.sign(&["127.0.0.1"])?,
+        authority.sign(&["localhost"])?,
+    );
+    let rig = rig(guard, &authority, &server).await?;
+    let behind = target(&rig, "sslmode=require")?;
+    let port = somebody_between(&other, behind).await?.to_string();
+    // Without a look at the certificate the login alone can tell.
+    for (parameters, is_let_through) in [
+        ("sslmode=require&channel_binding=disable", true),
+        ("sslmode=require", false),
+        ("sslmode=require&channel_binding=require", false),
+    ] {
+        let url = url(&rig, "127.0.0.1", parameters);
+        let url = url.replace(&rig.postgres.port().to_string(), &port);
+        let url: DatabaseUrl = url.parse().map_err(anyhow::Error::msg)?;
+        let target = Target::new(&url, "cdc-relay");
+        let sql = target.connect().await;
+        let replication = Connection::open(&target, Duration::from_secs(10)).await;
+        assert_eq!(sql.is_ok(), is_let_through, "{parameters}: {sql:?}");
+        assert_eq!(
+            replication.is_ok(),
+            is_let_through,
+            "{parameters}: {replication:?}"
+        );
     }
     Ok(())
 }
