@@ -25,7 +25,9 @@ use crate::{
     heal::{
         Cause,
         compare::{self, Outbox},
-        consumers, mark,
+        consumers,
+        floor::Removed,
+        mark,
     },
     history::History,
     publish::{Acknowledged, Appender, Limits},
@@ -42,6 +44,27 @@ const KEEP_SLOT: &str = "\
     SELECT pg_copy_logical_replication_slot(slot_name, $2::text::name, false) \
     FROM pg_replication_slots \
     WHERE slot_name = $1::text::name AND temporary AND confirmed_flush_lsn = $3";
+
+/// Why it is done, and what somebody has said about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Order<'a> {
+    pub cause: &'a Cause,
+    /// Only rows with greater ids are missing.
+    pub after: Option<&'a str>,
+    /// This server is the primary, whatever the stream has seen.
+    pub is_trusted: bool,
+}
+
+impl<'a> Order<'a> {
+    /// The relay's own.
+    pub fn of(cause: &'a Cause) -> Self {
+        Self {
+            cause,
+            after: None,
+            is_trusted: false,
+        }
+    }
+}
 
 /// What was done.
 #[derive(Debug)]
@@ -61,8 +84,9 @@ pub async fn backfill(
     server: &Target,
     sql: &mut Client,
     nats: &Nats,
-    cause: &Cause,
+    order: Order<'_>,
 ) -> Result<Done> {
+    let cause = order.cause;
     let source = &config.source;
     let mut connection = Connection::open(server, source.wal_sender_timeout()).await?;
     let system = connection.identify_system().await?;
@@ -85,12 +109,16 @@ pub async fn backfill(
         )));
     }
     tracing::info!(slot = source.slot, consistent_point = %snapshot.consistent_point, %cause, "publishing what the stream lacks from the table");
-    let truth = read_truth(nats, &config.stream, Missing::Create).await?;
+    let mut truth = read_truth(nats, &config.stream, Missing::Create).await?;
+    if let Some(after) = order.after {
+        truth.removed = Removed::UpToId(after.to_owned());
+    }
     consumers::set_back(nats, &truth.stream).await?;
     let history = History {
         system,
         ancestors,
         wal_end: snapshot.consistent_point,
+        is_trusted: order.is_trusted,
     };
     let other_history = match truth
         .last

@@ -20,6 +20,7 @@ pub mod consumers;
 pub mod floor;
 pub mod mark;
 pub mod memory;
+pub mod report;
 pub mod verify;
 
 /// What was found.
@@ -35,6 +36,8 @@ pub enum Cause {
     StreamDeleted(String),
     /// The stream lacks events that it had acknowledged.
     LostTail(String),
+    /// Somebody asked for it: `cdc-relay reconcile --publish`.
+    Requested,
 }
 
 impl Cause {
@@ -46,6 +49,7 @@ impl Cause {
             Self::OtherHistory(_) => "other_history",
             Self::StreamDeleted(_) => "stream_deleted",
             Self::LostTail(_) => "lost_tail",
+            Self::Requested => "requested",
         }
     }
 
@@ -59,7 +63,7 @@ impl Cause {
                 "events that the stream holds and the database no longer has stay in the stream, and \
                  consumers may have acted on them"
             }
-            Self::StreamDeleted(_) | Self::LostTail(_) => {
+            Self::StreamDeleted(_) | Self::LostTail(_) | Self::Requested => {
                 "events whose rows are gone from the table cannot be published again; what is published \
                  again gets new sequences"
             }
@@ -69,7 +73,7 @@ impl Cause {
     /// `self` if the relay may mend it by itself, or the refusal with its mend.
     pub fn permitted(self, healing: &Healing, slot: &str) -> Result<Self, Error> {
         let policy = match self {
-            Self::NoSlot => Policy::Heal,
+            Self::NoSlot | Self::Requested => Policy::Heal,
             Self::StreamDeleted(_) => healing.deleted,
             _ => healing.policy,
         };
@@ -82,8 +86,8 @@ impl Cause {
         };
         Err(Error::Definite(format!(
             "{self}; {variable}=refuse forbids the relay to mend that by itself. \
-             SELECT pg_drop_replication_slot('{slot}'); then it makes a new slot and publishes from the \
-             table what the stream lacks"
+             `cdc-relay reconcile` shows what the stream lacks; to have it published from the table: \
+             SELECT pg_drop_replication_slot('{slot}'); then the relay makes a new slot and does so"
         )))
     }
 }
@@ -92,6 +96,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSlot => f.write_str("there is no slot yet"),
+            Self::Requested => f.write_str("reconcile --publish was asked for"),
             Self::SlotLost(why)
             | Self::OtherHistory(why)
             | Self::StreamDeleted(why)

@@ -36,6 +36,8 @@ pub struct History {
     pub system: System,
     pub ancestors: Vec<Ancestor>,
     pub wal_end: PgLsn,
+    /// Somebody says that this is the primary, though the stream has seen a later timeline.
+    pub is_trusted: bool,
 }
 
 impl History {
@@ -53,7 +55,7 @@ impl History {
                 position.system, here.id
             )));
         }
-        if position.timeline > here.timeline {
+        if position.timeline > here.timeline && !self.is_trusted {
             return Err(Error::Definite(format!(
                 "stream {stream} was last written from timeline {}, and this server is on timeline {}: it \
                  is a former primary, or was restored from before a promotion. Point the relay at the \
@@ -287,6 +289,7 @@ mod tests {
                 },
             ],
             wal_end: PgLsn::from(300),
+            is_trusted: false,
         }
     }
 

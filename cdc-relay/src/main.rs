@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use cdc_relay::cli::{self, Command, check, run};
+use cdc_relay::cli::{self, Command, check, reconcile, run};
 
 // One thread: the stages hand over within one task, and more threads only wake each other.
 #[tokio::main(flavor = "current_thread")]
@@ -10,5 +10,6 @@ async fn main() -> anyhow::Result<ExitCode> {
     match cli::parse() {
         Command::Run(given) => run::run(given).await.map(|()| ExitCode::SUCCESS),
         Command::Check(given) => check::run(given).await,
+        Command::Reconcile(given) => reconcile::run(given).await,
     }
 }

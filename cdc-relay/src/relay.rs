@@ -18,7 +18,7 @@ use tokio_postgres::types::PgLsn;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backfill::backfill,
+    backfill::{Order, backfill},
     background::Background,
     config::Config,
     error::{Error, Result},
@@ -239,7 +239,7 @@ async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Starte
             slot::discard(&sql, &source.slot).await?;
         }
         known.memory.forget();
-        let done = backfill(config, &server, &mut sql, nats, &cause).await?;
+        let done = backfill(config, &server, &mut sql, nats, Order::of(&cause)).await?;
         known.memory.note(done.created_ns, done.last);
         known.wrong = None;
         // The comparison has just been made.
@@ -268,6 +268,7 @@ async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Starte
         system,
         ancestors,
         wal_end,
+        is_trusted: false,
     };
     let truth = look(config, nats, &history, &known.memory)
         .await

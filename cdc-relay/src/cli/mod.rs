@@ -1,6 +1,7 @@
 //! The command line: one module a subcommand, all over the same configuration.
 
 pub mod check;
+pub mod reconcile;
 pub mod run;
 
 use std::{env, ffi::OsString};
@@ -9,7 +10,7 @@ use clap::{
     Arg, Args as _, FromArgMatches as _, Subcommand, builder::Resettable, error::ErrorKind,
 };
 
-use self::{check::Check, run::Run};
+use self::{check::Check, reconcile::Reconcile, run::Run};
 use crate::config;
 
 /// The version, and the commit that it was built from.
@@ -21,6 +22,8 @@ pub enum Command {
     Run(Run),
     /// Look whether everything is there that the relay needs, and name all that is wrong with its mend
     Check(Check),
+    /// Compare the table with the stream, and publish what is missing if asked to
+    Reconcile(Reconcile),
 }
 
 /// Reads the command line, the environment and the file; ends the process with what is wrong.
@@ -48,6 +51,7 @@ impl Command {
         let config = match &mut self {
             Self::Run(given) => &mut given.config,
             Self::Check(given) => &mut given.config,
+            Self::Reconcile(given) => &mut given.config,
         };
         *config = config.clone().completed()?;
         Ok(self)

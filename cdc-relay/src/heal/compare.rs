@@ -117,6 +117,13 @@ pub async fn missing(
     let absent = format!("NOT EXISTS (SELECT FROM present p WHERE p.id = {id}::text)");
     let (older, why) = match removed {
         Removed::Nothing => return Ok(absent),
+        // The column's own type compares: numbers as numbers.
+        Removed::UpToId(given) => {
+            return Ok(format!(
+                "{absent} AND {id} > '{}'",
+                given.replace('\'', "''")
+            ));
+        }
         Removed::Before(unix_ms) => {
             let least = least_uuid(*unix_ms);
             let is_newer = format!("{id}::text COLLATE \"C\" >= '{least}'");

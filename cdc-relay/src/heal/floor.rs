@@ -27,6 +27,8 @@ pub enum Removed {
     Before(u64),
     /// It cannot be told; says why.
     Unknown(String),
+    /// Whatever has no greater id than this: somebody says so.
+    UpToId(String),
 }
 
 impl Removed {

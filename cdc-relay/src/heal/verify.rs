@@ -14,7 +14,7 @@ use async_nats::Client as Nats;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::{IsolationLevel, Transaction, types::PgLsn};
 
-use super::{Cause, compare, compare::Outbox};
+use super::{Cause, compare, compare::Outbox, floor::Removed};
 use crate::{
     config::Config,
     error::{Error, Result},
@@ -72,19 +72,19 @@ async fn attempt(config: &Config, nats: &Nats) -> Result<Option<Verdict>> {
         .build_transaction()
         .isolation_level(IsolationLevel::RepeatableRead);
     let transaction = begin.start().await.map_err(|e| Error::sql(DURING, &e))?;
-    if !passed(&transaction, &config.source.slot).await? {
+    if !passed(&transaction, &config.source.slot, SNAPSHOT_HOLD_MAX).await? {
         return Ok(None);
     }
     compare(config, nats, &transaction).await.map(Some)
 }
 
 /// Takes the transaction's snapshot, and waits until all that is visible in it is confirmed.
-pub async fn passed(transaction: &Transaction<'_>, slot: &str) -> Result<bool> {
+pub async fn passed(transaction: &Transaction<'_>, slot: &str, hold: Duration) -> Result<bool> {
     let row = transaction.query_one(POSITION, &[]).await;
     let position: PgLsn = row
         .and_then(|row| row.try_get(0))
         .map_err(|e| Error::sql(DURING, &e))?;
-    let deadline = Instant::now() + SNAPSHOT_HOLD_MAX;
+    let deadline = Instant::now() + hold;
     while Instant::now() < deadline {
         let row = transaction.query_one(CONFIRMED, &[&slot, &position]).await;
         if row
@@ -112,7 +112,17 @@ pub async fn compare(
         table: &table,
         id: &id,
     };
-    let missing = compare::missing(transaction, &outbox, &truth.removed).await?;
+    count(transaction, &outbox, &truth.removed).await
+}
+
+/// How many rows are missing, once it is noted what is present.
+pub async fn count(
+    transaction: &Transaction<'_>,
+    outbox: &Outbox<'_>,
+    removed: &Removed,
+) -> Result<Verdict> {
+    let missing = compare::missing(transaction, outbox, removed).await?;
+    let Outbox { table, id } = outbox;
     let query =
         format!("SELECT count(*), coalesce(min({id}::text), '') FROM {table} o WHERE {missing}");
     let row = transaction.query_one(&query, &[]).await;
