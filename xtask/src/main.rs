@@ -5,6 +5,7 @@
 
 mod check;
 mod demo;
+mod fuzz;
 mod request;
 mod shell;
 mod test;
@@ -30,6 +31,8 @@ enum Command {
     Request(request::Arguments),
     /// Builds everything and runs all tests, on real Postgres and NATS
     Test(test::Arguments),
+    /// Fuzzes the relay's decoder, from what a real Postgres sends
+    Fuzz(fuzz::Arguments),
     /// Checks format, lints, dependencies, the tree's own rules, and the protobuf contracts
     Check(check::Arguments),
 }
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => return demo::run(&arguments),
         Command::Request(arguments) => request::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
     };
     report(outcome)

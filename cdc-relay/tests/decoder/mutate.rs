@@ -1,7 +1,7 @@
 //! Messages that Postgres sent, broken at random: whatever comes over the wire, the decoder says so and
 //! neither panics nor takes memory for what is not there.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -19,6 +19,9 @@ use crate::{
 };
 
 const RUNS: usize = 4000;
+
+/// So many in a row are one seed of the fuzzer.
+const SEED_MESSAGES: usize = 40;
 
 /// What the process may take more than before: the largest frame twice, and change.
 const GROWTH_MAX_KIB: u64 = 160 * 1024;
@@ -65,8 +68,8 @@ fn mutate(rng: &mut StdRng, messages: &[Bytes]) -> Vec<Vec<u8>> {
     some
 }
 
-/// The messages as they come over the wire, its frames broken too at times.
-fn frames(rng: &mut StdRng, messages: &[Vec<u8>]) -> Bytes {
+/// The messages as they come over the wire.
+fn frames(messages: &[Vec<u8>]) -> BytesMut {
     let mut out = BytesMut::new();
     for message in messages {
         out.put_u8(b'd');
@@ -75,6 +78,11 @@ fn frames(rng: &mut StdRng, messages: &[Vec<u8>]) -> Bytes {
         out.put_bytes(0, 24);
         out.extend_from_slice(message);
     }
+    out
+}
+
+/// Breaks the frames too, at times.
+fn mutate_frames(rng: &mut StdRng, mut out: BytesMut) -> Bytes {
     if rng.random_bool(0.3) && !out.is_empty() {
         let mut noise = vec![0; rng.random_range(1..9)];
         rng.fill_bytes(&mut noise);
@@ -97,6 +105,26 @@ async fn drive(recording: Bytes) -> Result<()> {
     }
 }
 
+/// Leaves what Postgres sent for the fuzzer to begin with, in its two forms.
+fn record(messages: &[Bytes], folder: &Path) -> Result<()> {
+    for (at, some) in messages
+        .windows(SEED_MESSAGES)
+        .step_by(SEED_MESSAGES / 2)
+        .enumerate()
+    {
+        let some: Vec<Vec<u8>> = some.iter().map(|message| message.to_vec()).collect();
+        let mut plain = vec![1];
+        for message in &some {
+            plain.put_u16(u16::try_from(message.len())?);
+            plain.extend(message);
+        }
+        fs::write(folder.join(format!("messages-{at}")), plain)?;
+        let wire = [&[0][..], &frames(&some)].concat();
+        fs::write(folder.join(format!("wire-{at}")), wire)?;
+    }
+    Ok(())
+}
+
 fn resident_kib() -> Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -116,6 +144,9 @@ async fn broken_messages_are_refused_without_a_panic_and_without_memory() -> Res
     let mut messages = sources::by_sql(&rig.sql, "relay", false).await?;
     messages.extend(sources::by_sql(&rig.sql, "relay", true).await?);
 
+    if let Some(folder) = std::env::var_os("CDC_FUZZ_SEEDS") {
+        return record(&messages, Path::new(&folder));
+    }
     let seed: u64 = rand::rng().random();
     println!("seed {seed}");
     let mut rng = StdRng::seed_from_u64(seed);
@@ -128,7 +159,11 @@ async fn broken_messages_are_refused_without_a_panic_and_without_memory() -> Res
             }
         }
         // Its end, at least, is an error.
-        ensure!(drive(frames(&mut rng, &mutated)).await.is_err());
+        ensure!(
+            drive(mutate_frames(&mut rng, frames(&mutated)))
+                .await
+                .is_err()
+        );
     }
     let grown = resident_kib()?.saturating_sub(before);
     ensure!(grown < GROWTH_MAX_KIB, "seed {seed}: took {grown} KiB more");
