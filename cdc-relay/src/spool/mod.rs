@@ -19,19 +19,16 @@
 mod chunks;
 mod file;
 mod index;
+mod order;
 mod relation;
 mod transaction;
 
 use std::path::PathBuf;
 
-use tokio::task::consume_budget;
-
 pub use chunks::Spool;
+pub use order::CommitOrder;
 
-use crate::{
-    error::Result,
-    wal::{Event, WalReader},
-};
+use crate::error::Result;
 
 /// Where transactions wait, and how many bytes they may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,48 +44,6 @@ impl Settings {
     /// [`crate::error::Error::Spool`] when not.
     pub fn probe(&self) -> Result<()> {
         file::create(&self.directory).map(|_| ())
-    }
-}
-
-/// The WAL in commit order.
-#[derive(Debug)]
-pub struct CommitOrder {
-    reader: WalReader,
-    spool: Spool,
-}
-
-impl CommitOrder {
-    pub fn new(reader: WalReader, spool: Spool) -> Self {
-        Self { reader, spool }
-    }
-
-    /// The next event; what is in a chunk does not show. Cancel-safe.
-    ///
-    /// # Errors
-    /// As [`WalReader::next`], and [`crate::error::Error::Spool`] when the disk is full or fails.
-    pub async fn next(&mut self) -> Result<Event> {
-        loop {
-            if self.spool.has_more() {
-                // A large transaction comes off the disk without a wait: let the others work.
-                consume_budget().await;
-                if let Some(message) = self.spool.give()? {
-                    return Ok(Event::Data(message));
-                }
-            }
-            match self.reader.next().await? {
-                Event::Data(message) => {
-                    if let Some(message) = self.spool.take(message)? {
-                        return Ok(Event::Data(message));
-                    }
-                }
-                keepalive @ Event::Keepalive { .. } => return Ok(keepalive),
-            }
-        }
-    }
-
-    /// As [`WalReader::finish`].
-    pub async fn finish(self) {
-        self.reader.finish().await;
     }
 }
 
