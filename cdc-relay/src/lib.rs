@@ -32,5 +32,6 @@ pub mod pipeline;
 pub mod relay;
 
 pub mod preflight;
+pub mod status;
 
 pub mod cli;

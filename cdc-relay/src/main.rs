@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use cdc_relay::cli::{self, Command, check, reconcile, run};
+use cdc_relay::cli::{self, Command, check, init, reconcile, run, status};
 
 // One thread: the stages hand over within one task, and more threads only wake each other.
 #[tokio::main(flavor = "current_thread")]
@@ -10,6 +10,8 @@ async fn main() -> anyhow::Result<ExitCode> {
     match cli::parse() {
         Command::Run(given) => run::run(given).await.map(|()| ExitCode::SUCCESS),
         Command::Check(given) => check::run(given).await,
+        Command::Status(given) => status::run(given).await,
+        Command::Init(given) => init::run(&given).map(|()| ExitCode::SUCCESS),
         Command::Reconcile(given) => reconcile::run(given).await,
     }
 }

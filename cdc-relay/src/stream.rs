@@ -10,9 +10,13 @@ use async_nats::{
 };
 use mailbox::envelope;
 
+mod look;
 mod settings;
 
-pub use self::settings::{differences, unsuitable};
+pub use self::{
+    look::{Look, look},
+    settings::{differences, unsuitable},
+};
 use crate::{
     config::{Create, StreamConfig},
     error::{Error, Result},
@@ -76,11 +80,7 @@ pub async fn read_truth(client: &Client, config: &StreamConfig, missing: Missing
             );
         }
     }
-    let path = if info.config.allow_atomic_publish {
-        Path::AtomicBatches
-    } else {
-        Path::OneByOne
-    };
+    let path = Path::of(&info.config);
     let last_sequence = info.state.last_sequence;
     let last = match mark::read(info.config.metadata.get(mark::KEY), last_sequence) {
         Some(marked) => Some(marked),

@@ -209,7 +209,13 @@ async fn a_slot_that_is_lost_or_anothers_is_named() -> Result<()> {
         rig.sql.batch_execute(write).await?;
         rig.sql.batch_execute("CHECKPOINT").await?;
     }
-    let (status, found) = check(&rig, &[]).await?;
+    let (_, found) = check(&rig, &[]).await?;
+    names(
+        &of_level(&found, "warning"),
+        "relay is lost",
+        "start the relay",
+    );
+    let (status, found) = check(&rig, &[("CDC_HEAL", "refuse")]).await?;
     assert_eq!(status, Some(1));
     let drop = format!("pg_drop_replication_slot('{SLOT}')");
     names(&of_level(&found, "wrong"), "relay is lost", &drop);

@@ -1,8 +1,10 @@
 //! The command line: one module a subcommand, all over the same configuration.
 
 pub mod check;
+pub mod init;
 pub mod reconcile;
 pub mod run;
+pub mod status;
 
 use std::{env, ffi::OsString};
 
@@ -10,7 +12,7 @@ use clap::{
     Arg, Args as _, FromArgMatches as _, Subcommand, builder::Resettable, error::ErrorKind,
 };
 
-use self::{check::Check, reconcile::Reconcile, run::Run};
+use self::{check::Check, init::Init, reconcile::Reconcile, run::Run, status::StatusOf};
 use crate::config;
 
 /// The version, and the commit that it was built from.
@@ -22,6 +24,10 @@ pub enum Command {
     Run(Run),
     /// Look whether everything is there that the relay needs, and name all that is wrong with its mend
     Check(Check),
+    /// Show how things stand: slot, lag and stream; needs no relay to run
+    Status(StatusOf),
+    /// Print the SQL that a database needs for the relay
+    Init(Init),
     /// Compare the table with the stream, and publish what is missing if asked to
     Reconcile(Reconcile),
 }
@@ -51,6 +57,8 @@ impl Command {
         let config = match &mut self {
             Self::Run(given) => &mut given.config,
             Self::Check(given) => &mut given.config,
+            Self::Status(given) => &mut given.config,
+            Self::Init(given) => &mut given.config,
             Self::Reconcile(given) => &mut given.config,
         };
         *config = config.clone().completed()?;

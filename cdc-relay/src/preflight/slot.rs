@@ -3,7 +3,10 @@
 use tokio_postgres::Client;
 
 use super::{Report, failed, mib};
-use crate::{config::Config, error::Result};
+use crate::{
+    config::{Config, Policy},
+    error::Result,
+};
 
 const SLOT: &str = "\
     SELECT plugin::text, database::text, database = current_database(), wal_status, active_pid, \
@@ -67,7 +70,14 @@ pub(super) fn look(config: &Config, found: &Found, report: &mut Report) {
     match found.wal_status.as_deref() {
         Some("lost") => {
             let text = format!("{name} is lost: Postgres has removed WAL that it needed");
-            return report.wrong("slot", text, drop);
+            return match config.healing.policy {
+                Policy::Heal => report.warning(
+                    "slot",
+                    format!("{text}; the relay makes it anew, and publishes from the table what the stream lacks"),
+                    "start the relay, and keep the table's rows until it is ready",
+                ),
+                Policy::Refuse => report.wrong("slot", text, drop),
+            };
         }
         Some("unreserved") => report.warning(
             "slot",

@@ -28,7 +28,7 @@ use async_nats::{
         NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE,
         NATS_EXPECTED_LAST_SEQUENCE, NATS_EXPECTED_STREAM,
     },
-    jetstream::{publish::PublishAck, response::Response},
+    jetstream::{publish::PublishAck, response::Response, stream::Config},
 };
 use metrics::{counter, histogram};
 use tokio::time::sleep;
@@ -64,6 +64,15 @@ pub enum Path {
 }
 
 impl Path {
+    /// What the stream's settings allow.
+    pub fn of(stream: &Config) -> Self {
+        if stream.allow_atomic_publish {
+            Self::AtomicBatches
+        } else {
+            Self::OneByOne
+        }
+    }
+
     /// For status, metrics and logs.
     pub fn name(self) -> &'static str {
         match self {

@@ -12,6 +12,6 @@ mod connection;
 mod frame;
 mod stream;
 
-pub(crate) use connection::quote;
 pub use connection::{Connection, Snapshot, System};
+pub(crate) use connection::{literal, quote};
 pub use stream::{Event, WalReader, WalWriter};

@@ -40,7 +40,7 @@ const SQL: [&str; 9] = [
 /// What messages advise a person to type is not SQL that the code runs.
 const ADVICE: &str = "pg_drop_replication_slot";
 /// Where SQL may stand, by the beginning of the path.
-const SQL_PLACES: [(&str, &str); 10] = [
+const SQL_PLACES: &[(&str, &str)] = &[
     ("order-service/src/store", "a service's own"),
     ("customer-service/src/store", "a service's own"),
     ("mailbox/src/", "outbox, inbox, partitions"),
@@ -52,6 +52,8 @@ const SQL_PLACES: [(&str, &str); 10] = [
         "cdc-relay/src/preflight",
         "what the relay needs of a database",
     ),
+    ("cdc-relay/src/status", "how the slot stands"),
+    ("cdc-relay/src/cli/init", "what it prints for others to run"),
     (
         "chassis/src/database",
         "pings, and the lock that migrations take",

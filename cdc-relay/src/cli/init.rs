@@ -1,0 +1,188 @@
+//! `init`: prints the SQL that a database needs for the relay. It connects to nothing.
+//!
+//! Danger: what it prints is run by a superuser. Names are quoted, and the password of `DATABASE_URL` is
+//! printed only on request, and then as what Postgres itself would store.
+
+use std::io::{self, Write as _};
+
+use anyhow::Context as _;
+use clap::Args;
+use postgres_protocol::password::scram_sha_256;
+
+use crate::{
+    config::Config,
+    record::Layout,
+    slot::create_statement,
+    wal::{literal, quote},
+};
+
+#[derive(Args, Clone, Debug)]
+pub struct Init {
+    #[command(flatten)]
+    pub config: Config,
+    /// The role that the relay logs in as, if not the user of DATABASE_URL
+    #[arg(long, value_name = "NAME")]
+    pub role: Option<String>,
+    /// Sets the role's password to the one in DATABASE_URL; what is printed is its SCRAM-SHA-256 secret
+    #[arg(long)]
+    pub with_password: bool,
+}
+
+/// Prints.
+///
+/// # Errors
+/// When the settings name no user or no password where one is needed, or standard output is closed.
+pub fn run(init: &Init) -> anyhow::Result<()> {
+    io::stdout().write_all(script(init)?.as_bytes())?;
+    Ok(())
+}
+
+fn script(init: &Init) -> anyhow::Result<String> {
+    let config = &init.config;
+    let parameters = config.source.database_url.parameters();
+    let user = parameters
+        .get_user()
+        .context("DATABASE_URL names no user")?;
+    let role = init.role.as_deref().unwrap_or(user);
+    let database = parameters.get_dbname().unwrap_or(user);
+    let password = match (init.with_password, parameters.get_password()) {
+        (false, _) => None,
+        (true, Some(password)) => Some(scram_sha_256(password)),
+        (true, None) => anyhow::bail!("--with-password: DATABASE_URL has none"),
+    };
+    Ok([
+        head(database),
+        role_sql(role, password.as_deref()),
+        table_sql(config),
+        rights_sql(config, role, database),
+        publication_sql(config),
+        "COMMIT;\n".to_owned(),
+        SERVER.to_owned(),
+    ]
+    .join("\n"))
+}
+
+/// What no role but a superuser may change, and no transaction.
+const SERVER: &str = "\
+-- The server. These two the relay cannot do without; wal_level and the numbers need a restart:
+--   ALTER SYSTEM SET wal_level = 'logical';
+--   ALTER SYSTEM SET max_replication_slots = 10;  ALTER SYSTEM SET max_wal_senders = 10;
+-- And a bound on the WAL that a relay which is gone for good may pin: as much as the disk can spare.
+--   ALTER SYSTEM SET max_slot_wal_keep_size = '64GB';  SELECT pg_reload_conf();
+-- `cdc-relay check` tells what is left to do.
+";
+
+fn head(database: &str) -> String {
+    format!(
+        "-- What cdc-relay needs of this database. All of it or nothing; it can be run again.
+--   cdc-relay init | psql -v ON_ERROR_STOP=1 -d {database}     as a superuser
+BEGIN;
+
+DO $init$
+BEGIN
+    IF current_database() <> {name} THEN
+        RAISE EXCEPTION 'this is database %, and the relay reads %', current_database(), {name};
+    END IF;
+    IF current_setting('wal_level') <> 'logical' THEN
+        RAISE WARNING 'wal_level is %: ALTER SYSTEM SET wal_level = logical, and restart Postgres',
+            current_setting('wal_level');
+    END IF;
+END
+$init$;
+",
+        name = literal(database)
+    )
+}
+
+fn role_sql(role: &str, password: Option<&str>) -> String {
+    let (quoted, name) = (quote(role), literal(role));
+    let mut sql = format!(
+        "-- The role that the relay logs in as.
+DO $init$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {name}) THEN
+        CREATE ROLE {quoted};
+    END IF;
+END
+$init$;
+ALTER ROLE {quoted} LOGIN REPLICATION;
+"
+    );
+    match password {
+        Some(secret) => sql.push_str(&format!(
+            "ALTER ROLE {quoted} PASSWORD {};\n",
+            literal(secret)
+        )),
+        None => sql.push_str(&format!("--   \\password {quoted}\n")),
+    }
+    sql
+}
+
+fn table_sql(config: &Config) -> String {
+    let (table, columns) = (&config.source.table, &config.columns);
+    let layout = Layout::of(columns, &config.message);
+    let mut lines = Vec::new();
+    let mut line = |name: &str, what: &str| lines.push(format!("    {} {what}", quote(name)));
+    for (at, name) in layout.texts.iter().enumerate() {
+        match at {
+            0 => line(name, "uuid PRIMARY KEY DEFAULT gen_random_uuid()"),
+            _ if columns.time.as_ref() == Some(name) => {
+                line(name, "timestamptz NOT NULL DEFAULT now()")
+            }
+            _ if layout.is_required(at) => line(name, "text NOT NULL"),
+            _ => line(name, "text"),
+        }
+    }
+    line(&layout.payload, "jsonb NOT NULL");
+    line(&layout.headers, "jsonb");
+    format!(
+        "-- The outbox, if it is not there yet. The id may also be text or bigint, the payload bytea, json or
+-- text; partitions by range of the id make it cheap to prune.
+CREATE SCHEMA IF NOT EXISTS {schema};
+CREATE TABLE IF NOT EXISTS {table} (
+{lines}
+);
+",
+        schema = quote(&table.schema),
+        table = table.quoted(),
+        lines = lines.join(",\n")
+    )
+}
+
+fn rights_sql(config: &Config, role: &str, database: &str) -> String {
+    let (table, role) = (&config.source.table, quote(role));
+    format!(
+        "-- What it may do: follow the log, read the table, and compare it with the stream in a temporary one.
+GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {role};
+GRANT USAGE ON SCHEMA {schema} TO {role};
+GRANT SELECT ON {table} TO {role};
+",
+        database = quote(database),
+        schema = quote(&table.schema),
+        table = table.quoted()
+    )
+}
+
+fn publication_sql(config: &Config) -> String {
+    let source = &config.source;
+    let (name, table) = (literal(&source.publication), &source.table);
+    format!(
+        "-- What of the log it is sent.
+DO $init$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = {name}) THEN
+        {create};
+    ELSIF NOT EXISTS (SELECT FROM pg_publication_tables WHERE pubname = {name}
+                      AND schemaname = {schema} AND tablename = {table_name}) THEN
+        ALTER PUBLICATION {quoted} ADD TABLE {table};
+    END IF;
+END
+$init$;
+",
+        create = create_statement(source),
+        schema = literal(&table.schema),
+        table_name = literal(&table.name),
+        quoted = quote(&source.publication),
+        table = table.quoted()
+    )
+}
