@@ -1,15 +1,20 @@
 //! What goes on beside a session, and ends with it: the verification of the stream, the watch over the
 //! slot. None of it appends to the stream, which the session alone may do.
 
-use async_nats::Client as Nats;
+use std::{sync::atomic::Ordering, time::Duration};
+
+use async_nats::{Client as Nats, connection::State};
 use metrics::gauge;
-use tokio::{sync::oneshot, task::JoinSet};
+use tokio::{sync::oneshot, task::JoinSet, time::sleep};
 
 use crate::{
     config::{Config, Policy},
     heal::{Cause, verify, verify::Verdict},
     slot::watch,
 };
+
+/// How often the connection to NATS is looked at.
+const CONNECTION_CHECK: Duration = Duration::from_millis(500);
 
 /// The tasks of one session; they end when it is dropped.
 #[derive(Debug)]
@@ -48,6 +53,16 @@ impl Background {
             }
         }
         std::future::pending().await
+    }
+}
+
+/// Returns when the connection to NATS is another one than when this was called: the server may have
+/// been restarted, and have lost what it had acknowledged. An idle session would not notice.
+pub async fn reconnected(nats: &Nats) {
+    let connection = || nats.statistics().connects.load(Ordering::Relaxed);
+    let at_start = connection();
+    while connection() == at_start || nats.connection_state() != State::Connected {
+        sleep(CONNECTION_CHECK).await;
     }
 }
 

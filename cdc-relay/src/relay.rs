@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backfill::{Order, backfill},
-    background::Background,
+    background::{self, Background},
     config::Config,
     error::{Error, Result},
     heal::{Cause, consumers, memory::Memory},
@@ -169,7 +169,7 @@ async fn session(
     ready.set(true);
 
     let mut appender = Appender::after(nats.clone(), &truth);
-    let created_ns = truth.created_ns;
+    let (created_ns, found) = (truth.created_ns, truth.acknowledged());
     let limits = Limits::of(nats, &truth);
     let resume = Resume::after(truth.last, confirmed);
     let pipeline = Pipeline::new(confirmed, resume.is_proven());
@@ -179,11 +179,13 @@ async fn session(
     let ended = tokio::select! {
         ended = pipeline.run(reader, writer, intake, &mut appender, stop) => ended,
         cause = background.wrong(config, &mut known.verified) => Err(Error::Heal(cause)),
+        () = background::reconnected(nats) => Err(Error::Transient(
+            "the connection to NATS is a new one: looking whether the stream is what it was".to_owned(),
+        )),
     };
     drop(background);
-    known
-        .memory
-        .note(created_ns, appender.last_acknowledged().cloned());
+    let acknowledged = appender.last_acknowledged().cloned();
+    known.memory.note(created_ns, acknowledged.or(found));
     match ended {
         Ok(()) => {}
         // Nothing but what the table holds can be behind it: no relay has ever gone on from it.

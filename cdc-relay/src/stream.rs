@@ -22,7 +22,7 @@ use crate::{
     error::{Error, Result},
     heal::{Cause, floor::Removed, mark},
     history::Stored,
-    publish::Path,
+    publish::{Acknowledged, Path},
 };
 
 /// What the stream's leader says that it holds.
@@ -45,6 +45,16 @@ pub struct Truth {
     pub removed: Removed,
     /// The last event; `None` while the stream is empty.
     pub last: Option<Stored>,
+}
+
+impl Truth {
+    /// The stream's end, as what JetStream has acknowledged at least.
+    pub fn acknowledged(&self) -> Option<Acknowledged> {
+        self.last.as_ref().map(|last| Acknowledged {
+            sequence: self.last_sequence,
+            id: last.id.clone(),
+        })
+    }
 }
 
 /// What to do where there is no stream.

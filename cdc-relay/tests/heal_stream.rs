@@ -66,16 +66,28 @@ async fn a_stream_that_lost_its_tail_is_healed_and_its_consumers_see_the_events_
     published(&rig, &relay).await?;
     rig.nats.kill().await?;
     rig.nats.restore("older")?;
-    rig.insert("while NATS was away").await?;
     rig.nats.start_again().await?;
+    // Nothing is written: the relay looks of its own accord.
     let stored = rig.settled().await?;
-    assert_eq!(stored.len(), 4, "{:?}", payloads(&stored));
+    assert_eq!(stored.len(), 3, "{:?}", payloads(&stored));
     says(&relay, "JetStream lost its tail").await?;
     let mut again = consume(&rig).await?;
     again.sort();
+    assert_eq!(again, ["three", "two"]);
+    // One that has appended nothing itself knows what it has seen.
+    relay.restart().await?;
+    rig.nats.kill().await?;
+    rig.nats.restore("older")?;
+    rig.nats.start_again().await?;
+    rig.settled().await?;
+    rig.nats.kill().await?;
+    rig.nats.restore("older")?;
+    rig.insert("while NATS was away").await?;
+    rig.nats.start_again().await?;
+    assert_eq!(rig.settled().await?.len(), 4);
+    let mut again = consume(&rig).await?;
+    again.sort();
     assert_eq!(again, ["three", "two", "while NATS was away"]);
-    rig.insert("and on").await?;
-    assert_eq!(rig.settled().await?.len(), 5);
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod events;
 mod foreign;
 mod idle;
 mod load;
+mod lost;
 mod redelivery;
 mod refusals;
 mod saga;
