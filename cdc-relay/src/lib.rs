@@ -8,6 +8,7 @@ pub mod error;
 
 pub mod primary;
 pub mod slot;
+pub mod standby;
 pub mod wal;
 
 pub mod pgoutput;

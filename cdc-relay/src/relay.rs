@@ -31,7 +31,8 @@ use crate::{
     record::Layout,
     slot::{self, Slot},
     spool::{CommitOrder, Spool},
-    stream::{Missing, Truth, read_truth},
+    standby,
+    stream::{self, Missing, Truth, read_truth},
     wal::{Connection, System, WalWriter},
 };
 
@@ -42,8 +43,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A session that lasted so long was a good one: the next pause begins small again.
 const GOOD_SESSION: Duration = PAUSE_MAX;
 
-/// How often a standby asks for the slot.
-const STANDBY_PAUSE: Duration = Duration::from_millis(500);
+/// Before a relay that did not get the slot begins to wait for it, or looks at everything again.
+const STANDBY_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often the relay looks whether somebody has mended a definite failure.
 const DEFINITE_PAUSE: Duration = Duration::from_secs(10);
@@ -55,7 +56,6 @@ const SQL_TIMEOUT: Duration = Duration::from_secs(30);
 /// whoever mends the cause should not have to restart it as well.
 pub async fn run(config: Config, nats: Nats, ready: Check, stop: CancellationToken) {
     let mut failures = 0_u32;
-    let mut standing_by = false;
     let mut known = Known {
         streaming: config.spool.is_on(),
         ..Known::default()
@@ -79,7 +79,7 @@ pub async fn run(config: Config, nats: Nats, ready: Check, stop: CancellationTok
             Error::SlotHeld(holder) => {
                 // Another one publishes meanwhile, and may not see what is lost.
                 known.verified = false;
-                if !standing_by {
+                if !known.standing_by {
                     tracing::info!(slot = config.source.slot, %holder, "standing by");
                 }
                 STANDBY_PAUSE
@@ -108,7 +108,7 @@ pub async fn run(config: Config, nats: Nats, ready: Check, stop: CancellationTok
                 DEFINITE_PAUSE
             }
         };
-        standing_by = matches!(error, Error::SlotHeld(_));
+        known.standing_by = matches!(error, Error::SlotHeld(_));
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(pause) => {}
@@ -124,6 +124,8 @@ struct Known {
     memory: Memory,
     /// The stream was compared with the table since this process began or stood by.
     verified: bool,
+    /// Another relay had the slot.
+    standing_by: bool,
     /// Whether large transactions are taken while they run; until the spool fails.
     streaming: bool,
 }
@@ -228,7 +230,12 @@ async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Starte
     }
     let (server, mut sql) = primary::connect(&source.database_url).await?;
     let during = "look at publication and slot";
+    if known.standing_by {
+        standby::wait(&sql, &source.slot).await?;
+    }
     let prepared = Error::within(during, SQL_TIMEOUT, slot::prepare(&sql, source)).await?;
+    // A relay that JetStream does not answer must not take the slot from a standby that it does.
+    stream::reach(nats, &config.stream).await?;
     let cause = match (prepared.clone(), known.wrong.clone()) {
         (Slot::Missing, found) => Some(found.unwrap_or(Cause::NoSlot)),
         (Slot::Lost(why), _) => Some(Cause::SlotLost(why)),
@@ -251,13 +258,10 @@ async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Starte
     let mut connection = Connection::open(&server, source.wal_sender_timeout()).await?;
     let system = connection.identify_system().await?;
     let ancestors = connection.ancestors(system.timeline).await?;
-    let follows = matches!(
-        prepared,
-        Slot::Ready {
-            follows_failover: true
-        }
-    );
-    if config.healing.slot_failover && !follows && slot::knows_failover(&sql).await? {
+    if config.healing.slot_failover
+        && !prepared.follows_failover()
+        && slot::knows_failover(&sql).await?
+    {
         connection.enable_failover(&source.slot).await?;
     }
     let (reader, writer) = connection

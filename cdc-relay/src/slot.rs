@@ -25,6 +25,18 @@ pub enum Slot {
     Lost(String),
 }
 
+impl Slot {
+    /// Whether the server's standbys keep it, too.
+    pub fn follows_failover(&self) -> bool {
+        matches!(
+            self,
+            Self::Ready {
+                follows_failover: true
+            }
+        )
+    }
+}
+
 const SERVER: &str = "\
     SELECT current_setting('wal_level'), current_setting('server_version_num')::int";
 

@@ -57,6 +57,20 @@ impl Truth {
     }
 }
 
+/// Whether JetStream answers.
+///
+/// # Errors
+/// [`Error::Transient`] when it does not. That there is no such stream is an answer.
+pub async fn reach(client: &Client, config: &StreamConfig) -> Result<()> {
+    let jetstream = jetstream::new(client.clone());
+    match jetstream.get_stream(&config.name).await {
+        Err(error) if !matches!(error.kind(), GetStreamErrorKind::JetStream(_)) => {
+            Err(unreachable("find the stream", &error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What to do where there is no stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {

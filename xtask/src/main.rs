@@ -8,6 +8,7 @@ mod demo;
 mod fuzz;
 mod request;
 mod shell;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Command {
     Test(test::Arguments),
     /// Fuzzes the relay's decoder, from what a real Postgres sends
     Fuzz(fuzz::Arguments),
+    /// Plays faults drawn at random against the relay, for as long as wanted
+    Soak(soak::Arguments),
     /// Checks format, lints, dependencies, the tree's own rules, and the protobuf contracts
     Check(check::Arguments),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Request(arguments) => request::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Soak(arguments) => soak::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
     };
     report(outcome)
