@@ -27,7 +27,7 @@ use crate::{
     intake::Intake,
     pipeline::Pipeline,
     primary,
-    publish::{Appender, Limits, Path},
+    publish::{Appender, Limits},
     record::Layout,
     slot::{self, Slot},
     spool::{CommitOrder, Spool},
@@ -154,20 +154,18 @@ async fn session(
         .last
         .as_ref()
         .map(|last| tracing::field::display(last.position));
-    tracing::info!(slot = config.source.slot, stream = truth.stream, path = truth.path.name(), %confirmed, resume_after, "streaming");
-    if truth.path == Path::OneByOne {
+    tracing::info!(slot = config.source.slot, stream = truth.stream, path = truth.paths.name(), %confirmed, resume_after, "streaming");
+    if !truth.paths.atomic {
         tracing::warn!(
             stream = truth.stream,
-            "the stream takes no atomic batches: events go one by one, which is as safe and much slower. On \
-             nats-server 2.12 or newer, `nats stream edit {} --allow-batch` mends that",
+            "the stream takes no atomic batches: the events of a transaction go one after the other, which \
+             is as safe, much slower, and shows them one by one. On nats-server 2.12 or newer, `nats stream \
+             edit {} --allow-batch` mends that",
             truth.stream
         );
     }
     gauge!("cdc_relay_streaming").set(1.0);
-    for path in [Path::AtomicBatches, Path::OneByOne] {
-        let is_used = f64::from(u8::from(path == truth.path));
-        gauge!("cdc_relay_append_path", "path" => path.name()).set(is_used);
-    }
+    gauge!("cdc_relay_append_path", "path" => truth.paths.name()).set(1.0);
     ready.set(true);
 
     let mut appender = Appender::after(nats.clone(), &truth);

@@ -5,7 +5,7 @@ use async_nats::{
     jetstream::{
         self, ErrorCode,
         context::{CreateStreamErrorKind, GetStreamErrorKind},
-        stream::{LastRawMessageErrorKind, Stream},
+        stream::{Config, LastRawMessageErrorKind, Stream},
     },
 };
 use mailbox::envelope;
@@ -22,7 +22,7 @@ use crate::{
     error::{Error, Result},
     heal::{Cause, floor::Removed, mark},
     history::Stored,
-    publish::{Acknowledged, Path},
+    publish::{Acknowledged, Paths},
 };
 
 /// What the stream's leader says that it holds.
@@ -34,7 +34,7 @@ pub struct Truth {
     /// The largest message that it takes, if it limits that itself.
     pub message_bytes_max: Option<usize>,
     /// What the stream's settings allow.
-    pub path: Path,
+    pub paths: Paths,
     /// The next append must follow this.
     pub last_sequence: u64,
     /// How many messages it holds.
@@ -104,7 +104,6 @@ pub async fn read_truth(client: &Client, config: &StreamConfig, missing: Missing
             );
         }
     }
-    let path = Path::of(&info.config);
     let last_sequence = info.state.last_sequence;
     let last = match mark::read(info.config.metadata.get(mark::KEY), last_sequence) {
         Some(marked) => Some(marked),
@@ -125,8 +124,8 @@ pub async fn read_truth(client: &Client, config: &StreamConfig, missing: Missing
         messages: info.state.messages,
         created_ns: info.created.unix_timestamp_nanos(),
         removed: Removed::of(&info),
+        paths: Paths::of(&info.config),
         subjects: info.config.subjects,
-        path,
         last,
     })
 }
@@ -212,7 +211,13 @@ async fn find_or_create(
     }
     tracing::info!(stream = config.name, subjects = ?config.subjects, "creating the stream");
     let during = "create the stream";
-    let created = jetstream.create_stream(settings::wanted(config)).await;
+    let wanted = Config {
+        // An older server refuses settings that it does not know.
+        allow_atomic_publish: client.is_server_compatible(2, 12, 0),
+        allow_batch_publish: client.is_server_compatible(2, 14, 0),
+        ..settings::wanted(config)
+    };
+    let created = jetstream.create_stream(wanted).await;
     created.map_err(|error| match error.kind() {
         // Subjects that overlap another stream's, too many replicas, a limit of the account.
         CreateStreamErrorKind::JetStream(refused) if refused.code() < 500 => Error::Definite(format!(

@@ -11,6 +11,7 @@ use cdc_relay::{
     publish::{Appender, Limits},
     record::{Layout, Record, Row},
     stream::{Missing, read_truth},
+    window::Batch,
 };
 use harness::Nats;
 use mailbox::envelope::Position;
@@ -109,6 +110,38 @@ async fn nothing_of_an_append_is_stored_after_one_that_failed() -> Result<()> {
     let mut again = appender(&client).await?;
     again.append(events("late", 200, 5)?).await?;
     assert_eq!(last_sequence(&client).await?, 8);
+    Ok(())
+}
+
+/// A batch whose transactions have one event each: it may go apart, in a fast batch.
+fn singles(writer: &str, lsn: u64, count: u32) -> Result<Batch> {
+    Ok(Batch {
+        records: events(writer, lsn, count)?,
+        end: Some(lsn.into()),
+        is_of_singles: true,
+    })
+}
+
+#[tokio::test]
+async fn a_fast_batch_behind_somebody_elses_append_stores_nothing() -> Result<()> {
+    let nats = Nats::start().await?;
+    let client = nats.client().await?;
+    let (mut quick, mut late) = (appender(&client).await?, appender(&client).await?);
+    // Ways are tried in turn, for each size by itself; the first is the fast batch.
+    late.append_batch(singles("late", 100, 300)?).await?;
+    assert!(
+        quick
+            .append_batch(singles("quick", 200, 300)?)
+            .await
+            .is_err()
+    );
+    assert_eq!(last_sequence(&client).await?, 300);
+    let mut quick = appender(&client).await?;
+    for lsn in [300, 400, 500] {
+        quick.append_batch(singles("quick", lsn, 300)?).await?;
+    }
+    assert!(late.append_batch(singles("late", 600, 40)?).await.is_err());
+    assert_eq!(last_sequence(&client).await?, 1200);
     Ok(())
 }
 

@@ -52,7 +52,7 @@ async fn what_waits_is_counted_with_its_age_while_no_relay_runs() -> Result<()> 
         found["stream"]["last_position"],
         stored[0].position.to_string()
     );
-    assert_eq!(found["stream"]["append_path"], "atomic-batches");
+    assert_eq!(found["stream"]["append_path"], "atomic-and-fast");
 
     let copies = "SELECT count(*) FROM pg_replication_slots";
     eventually("the copy of the slot to be gone", SOON, async || {

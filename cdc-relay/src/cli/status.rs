@@ -65,7 +65,7 @@ fn as_json(config: &Config, found: &Status) -> Json {
             "last_sequence": stream.last_sequence,
             "last_position": stream.last.as_ref().map(|last| last.position.to_string()),
             "last_id": stream.last.as_ref().map(|last| last.id.as_str()),
-            "append_path": stream.path.name(),
+            "append_path": stream.paths.name(),
             "trouble": stream.trouble,
         }),
         Ok(None) => Json::Null,
@@ -167,6 +167,6 @@ fn stream_lines(stream: &Stream) -> String {
         "holds {} events, the last at sequence {}: {last}\n         appended to by {}",
         stream.messages,
         stream.last_sequence,
-        stream.path.name()
+        stream.paths.name()
     )
 }

@@ -11,29 +11,35 @@
 //! The danger: a time-out does not mean *not stored*. Whoever gets an error from [`Appender::append`]
 //! must drop the appender and open another, which reads the truth again.
 //!
-//! Pipelined messages that each state their sequence would be quicker, and no fence: a stranger's
-//! message costs the one whose place it took, and those behind it fit again.
+//! One append is in flight. Plain messages that each state their sequence could be pipelined, but are
+//! no fence then: a stranger's message costs the one whose place it took, and those behind it fit again.
 
+mod exchange;
+mod fast;
 mod limits;
+mod pace;
 
 pub use limits::Limits;
 pub(crate) use limits::covers;
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use async_nats::{
-    Client, HeaderMap, Request, RequestErrorKind,
+    Client,
     connection::State,
-    header::{
-        NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE,
-        NATS_EXPECTED_LAST_SEQUENCE, NATS_EXPECTED_STREAM,
-    },
-    jetstream::{publish::PublishAck, response::Response, stream::Config},
+    jetstream::{publish::PublishAck, stream},
 };
 use metrics::{counter, histogram};
 use tokio::time::sleep;
-use uuid::Uuid;
 
+use self::{
+    exchange::Exchange,
+    fast::FastIngest,
+    pace::{Pace, Way},
+};
 use crate::{
     error::{Error, Result},
     record::Record,
@@ -41,43 +47,39 @@ use crate::{
     window::Batch,
 };
 
-/// How long JetStream may take to acknowledge an append; over that the truth is read again.
-const ACK_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How long an append may take in all: a stuck socket holds the messages before the acknowledgement.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How often an append in flight looks whether its connection is still the one that it went out on.
 const CONNECTION_CHECK: Duration = Duration::from_millis(100);
 
-/// Up to so many transactions of one event each go one by one: an atomic batch is synced to disk
-/// several times, whatever its size, and so takes longer than a few single messages do.
-const SINGLES_MAX: usize = 8;
+/// Without fast batches, more than this many messages are not even tried one by one.
+const SINGLES_MAX: usize = 16;
 
-/// How messages get into the stream.
+/// What the stream takes besides single messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Path {
-    /// Whole transactions together, in atomic batches (nats-server 2.12 and newer).
-    AtomicBatches,
-    /// Each message after the acknowledgement of the one before it: as safe, and much slower.
-    OneByOne,
+pub struct Paths {
+    /// Batches of which all or nothing is stored (nats-server 2.12 and newer).
+    pub atomic: bool,
+    /// Batches that end at the first message that fails (nats-server 2.14 and newer).
+    pub fast: bool,
 }
 
-impl Path {
-    /// What the stream's settings allow.
-    pub fn of(stream: &Config) -> Self {
-        if stream.allow_atomic_publish {
-            Self::AtomicBatches
-        } else {
-            Self::OneByOne
+impl Paths {
+    pub fn of(config: &stream::Config) -> Self {
+        Self {
+            atomic: config.allow_atomic_publish,
+            fast: config.allow_batch_publish,
         }
     }
 
     /// For status, metrics and logs.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::AtomicBatches => "atomic-batches",
-            Self::OneByOne => "one-by-one",
+        match (self.atomic, self.fast) {
+            (true, true) => "atomic-and-fast",
+            (true, false) => "atomic",
+            (false, true) => "fast",
+            (false, false) => "one-by-one",
         }
     }
 }
@@ -85,9 +87,10 @@ impl Path {
 /// Who writes to the stream, at its end as it was read last.
 #[derive(Debug)]
 pub struct Appender {
-    client: Client,
-    stream: String,
-    path: Path,
+    exchange: Exchange,
+    paths: Paths,
+    fast: Option<FastIngest>,
+    pace: Pace,
     last_sequence: u64,
     acknowledged: Option<Acknowledged>,
 }
@@ -99,13 +102,29 @@ pub struct Acknowledged {
     pub id: String,
 }
 
+/// The end of an append that is on its way.
+struct Last {
+    count: u64,
+    id: String,
+}
+
+impl Last {
+    fn of(records: &[Record]) -> Option<Self> {
+        Some(Self {
+            count: records.len() as u64,
+            id: records.last()?.id().to_owned(),
+        })
+    }
+}
+
 impl Appender {
     /// Appends after `truth`.
     pub fn after(client: Client, truth: &Truth) -> Self {
         Self {
-            client,
-            stream: truth.stream.clone(),
-            path: truth.path,
+            exchange: Exchange::new(client, &truth.stream),
+            paths: truth.paths,
+            fast: None,
+            pace: Pace::default(),
             last_sequence: truth.last_sequence,
             acknowledged: None,
         }
@@ -116,173 +135,123 @@ impl Appender {
         self.acknowledged.as_ref()
     }
 
-    /// Appends a batch and waits until JetStream has acknowledged all of it.
+    /// Appends a batch and waits until JetStream has acknowledged all of it. Transactions of one event
+    /// each need not appear together, so they go whichever way is the quicker.
     ///
     /// # Errors
     /// As [`Self::append`].
     pub async fn append_batch(&mut self, batch: Batch) -> Result<()> {
-        if batch.is_of_singles && batch.records.len() <= SINGLES_MAX {
-            return self.append_one_by_one(batch.records).await;
+        let count = batch.records.len();
+        let may_go_apart = batch.is_of_singles && (self.paths.fast || count <= SINGLES_MAX);
+        if !may_go_apart || count < 2 || !self.paths.atomic {
+            return self.append(batch.records).await;
         }
-        self.append(batch.records).await
+        let begun = Instant::now();
+        let way = self.pace.choose(count, begun);
+        match way {
+            Way::Together => self.append_together(batch.records).await?,
+            Way::Apart => self.append_apart(batch.records).await?,
+        }
+        self.pace.learn(way, count, begun, begun.elapsed());
+        Ok(())
     }
 
     /// Appends all of `records` or nothing, in their order, and waits until JetStream has
-    /// acknowledged them; where the stream takes no atomic batches, one after the other, so that an
-    /// error may leave the first of them stored.
+    /// acknowledged them; where the stream takes no atomic batches, an error may leave the first of
+    /// them stored.
     ///
     /// # Errors
     /// After any, what was stored is not known: drop the appender and read the truth again.
     pub async fn append(&mut self, records: Vec<Record>) -> Result<()> {
-        match self.path {
-            Path::AtomicBatches => self.append_together(records).await,
-            Path::OneByOne => self.append_one_by_one(records).await,
+        if self.paths.atomic || records.len() < 2 {
+            self.append_together(records).await
+        } else {
+            self.append_apart(records).await
         }
-    }
-
-    /// One append in flight, so that nothing can follow one that failed.
-    async fn append_one_by_one(&mut self, records: Vec<Record>) -> Result<()> {
-        for record in records {
-            self.append_together(vec![record]).await?;
-        }
-        Ok(())
     }
 
     async fn append_together(&mut self, records: Vec<Record>) -> Result<()> {
-        let Some(id) = records.last().map(|last| last.id().to_owned()) else {
+        let Some(last) = Last::of(&records) else {
             return Ok(());
         };
-        let count = records.len();
-        let expected = self.last_sequence + count as u64;
-        let ack = self.send(records).await?;
+        let sent = self.exchange.append(records, self.last_sequence);
+        let ack = while_connected(&self.exchange.client, sent).await?;
+        self.acknowledged(&ack, last)
+    }
+
+    /// Each message states its sequence, and none is stored behind one that failed: the server sees to
+    /// it in a fast batch, and otherwise each waits for the acknowledgement of the one before it.
+    async fn append_apart(&mut self, records: Vec<Record>) -> Result<()> {
+        if !self.paths.fast {
+            for record in records {
+                self.append_together(vec![record]).await?;
+            }
+            return Ok(());
+        }
+        let Some(last) = Last::of(&records) else {
+            return Ok(());
+        };
+        let fast = match &mut self.fast {
+            Some(fast) => fast,
+            none => none.insert(FastIngest::open(&self.exchange.client).await?),
+        };
+        let sent = fast.append(&self.exchange, records, self.last_sequence);
+        let ack = while_connected(&self.exchange.client, sent).await?;
+        self.acknowledged(&ack, last)
+    }
+
+    fn acknowledged(&mut self, ack: &PublishAck, last: Last) -> Result<()> {
+        let expected = self.last_sequence + last.count;
         // A duplicate at the very place that was asked for is this message, stored by an attempt
         // that timed out. Elsewhere, it is another event of the same id.
         if ack.duplicate && ack.sequence != expected {
             return Err(Error::Definite(format!(
                 "stream {} already holds an event of the same id at sequence {}: ids in the outbox \
                  must be unique",
-                self.stream, ack.sequence
+                self.exchange.stream, ack.sequence
             )));
         }
         if ack.sequence != expected {
             return Err(Error::Transient(format!(
                 "stream {} stored at sequence {}, not at {expected}",
-                self.stream, ack.sequence
+                self.exchange.stream, ack.sequence
             )));
         }
         self.last_sequence = expected;
         self.acknowledged = Some(Acknowledged {
             sequence: expected,
-            id,
+            id: last.id,
         });
-        counter!("cdc_relay_published_total").increment(count as u64);
-        histogram!("cdc_relay_batch_size").record(count as f64);
+        counter!("cdc_relay_published_total").increment(last.count);
+        histogram!("cdc_relay_batch_size").record(last.count as f64);
         Ok(())
     }
+}
 
-    /// Sends, and waits for the acknowledgement; no longer than the connection lasts.
-    async fn send(&self, records: Vec<Record>) -> Result<PublishAck> {
-        let connection = self.connection();
-        let exchange = Error::within(
-            "append to the stream",
-            APPEND_TIMEOUT,
-            self.exchange(records),
-        );
-        tokio::select! {
-            ack = exchange => ack,
-            () = self.lost(connection) => Err(Error::Transient(
-                "append to the stream: the connection to NATS was lost, and the acknowledgement with it"
-                    .to_owned(),
-            )),
-        }
-    }
-
-    /// Which connection this is, if there is one: they are counted.
-    fn connection(&self) -> Option<u64> {
-        let count = self.client.statistics().connects.load(Ordering::Relaxed);
-        (self.client.connection_state() == State::Connected).then_some(count)
-    }
-
-    async fn lost(&self, connection: Option<u64>) {
-        while connection.is_some() && self.connection() == connection {
-            sleep(CONNECTION_CHECK).await;
-        }
-    }
-
-    async fn exchange(&self, mut records: Vec<Record>) -> Result<PublishAck> {
-        let mut first = HeaderMap::new();
-        first.insert(NATS_EXPECTED_STREAM, self.stream.as_str());
-        first.insert(NATS_EXPECTED_LAST_SEQUENCE, self.last_sequence.to_string());
-        let Some(mut last) = records.pop() else {
-            return Err(Error::definite("an append of nothing"));
-        };
-        if !records.is_empty() {
-            let batch = Uuid::now_v7().simple().to_string();
-            let size = records.len() + 1;
-            for (at, mut record) in records.into_iter().enumerate() {
-                number(&mut record.headers, &batch, at + 1);
-                if at == 0 {
-                    merge(&mut record.headers, &mut first);
-                }
-                let Record {
-                    subject,
-                    headers,
-                    payload,
-                    ..
-                } = record;
-                let sent = self
-                    .client
-                    .publish_with_headers(subject, headers, payload)
-                    .await;
-                sent.map_err(|e| Error::transient("publish", &e))?;
-            }
-            number(&mut last.headers, &batch, size);
-            last.headers
-                .insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
-        }
-        merge(&mut last.headers, &mut first);
-        self.acknowledged(last).await
-    }
-
-    /// Sends the message that asks for the acknowledgement, and reads it.
-    async fn acknowledged(&self, record: Record) -> Result<PublishAck> {
-        let during = "append to the stream";
-        let subject = record.subject;
-        let request = Request::new()
-            .headers(record.headers)
-            .payload(record.payload)
-            .timeout(Some(ACK_TIMEOUT));
-        let reply = self.client.send_request(subject.clone(), request).await;
-        let reply = reply.map_err(|error| match error.kind() {
-            RequestErrorKind::NoResponders => Error::Transient(format!(
-                "{during}: nobody takes `{subject}`: JetStream is not ready, or stream {} was \
-                 deleted or lost that subject",
-                self.stream
-            )),
-            _ => Error::transient(during, &error),
-        })?;
-        match serde_json::from_slice::<Response<PublishAck>>(&reply.payload) {
-            Ok(Response::Ok(ack)) => Ok(ack),
-            // Another writer (10071), a refused batch, a leader change: the truth decides.
-            Ok(Response::Err { error }) => Err(Error::Transient(format!(
-                "{during}: stream {} refused: {error}",
-                self.stream
-            ))),
-            Err(error) => Err(Error::transient(during, &error)),
-        }
+/// Waits for the exchange, but no longer than the connection lasts.
+async fn while_connected(
+    client: &Client,
+    exchange: impl Future<Output = Result<PublishAck>>,
+) -> Result<PublishAck> {
+    let connection = connection(client);
+    let exchange = Error::within("append to the stream", APPEND_TIMEOUT, exchange);
+    tokio::select! {
+        ack = exchange => ack,
+        () = lost(client, connection) => Err(Error::Transient(
+            "append to the stream: the connection to NATS was lost, and the acknowledgement with it"
+                .to_owned(),
+        )),
     }
 }
 
-fn number(headers: &mut HeaderMap, batch: &str, at: usize) {
-    headers.insert(NATS_BATCH_ID, batch);
-    headers.insert(NATS_BATCH_SEQUENCE, at.to_string());
+/// Which connection this is, if there is one: they are counted.
+fn connection(client: &Client) -> Option<u64> {
+    let count = client.statistics().connects.load(Ordering::Relaxed);
+    (client.connection_state() == State::Connected).then_some(count)
 }
 
-/// Moves the append's own headers to its first message; later ones get none.
-fn merge(headers: &mut HeaderMap, first: &mut HeaderMap) {
-    for (name, values) in std::mem::take(first).iter() {
-        for value in values {
-            headers.insert(name.clone(), value.clone());
-        }
+async fn lost(client: &Client, this: Option<u64>) {
+    while this.is_some() && connection(client) == this {
+        sleep(CONNECTION_CHECK).await;
     }
 }

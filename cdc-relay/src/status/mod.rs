@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Result},
     history::Stored,
     primary,
-    publish::Path,
+    publish::Paths,
     stream,
 };
 
@@ -43,7 +43,7 @@ pub struct Status {
 pub struct Stream {
     pub messages: u64,
     pub last_sequence: u64,
-    pub path: Path,
+    pub paths: Paths,
     pub last: Option<Stored>,
     /// Why the last event cannot be told.
     pub trouble: Option<String>,
@@ -108,7 +108,7 @@ async fn streams(config: &Config) -> Result<Option<Stream>> {
     Ok(Some(Stream {
         messages: look.info.state.messages,
         last_sequence: look.info.state.last_sequence,
-        path: look.path,
+        paths: look.paths,
         last,
         trouble,
     }))

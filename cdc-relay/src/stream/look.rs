@@ -11,14 +11,14 @@ use crate::{
     error::{Error, Result},
     heal::mark,
     history::Stored,
-    publish::Path,
+    publish::Paths,
 };
 
 /// What was seen.
 #[derive(Debug)]
 pub struct Look {
     pub info: Info,
-    pub path: Path,
+    pub paths: Paths,
     /// The last event, or why it cannot be told.
     pub last: Result<Option<Stored>>,
 }
@@ -51,7 +51,7 @@ pub async fn look(client: &Client, config: &StreamConfig) -> Result<Option<Look>
         None => last_event(&stream, config, sequence).await,
     };
     Ok(Some(Look {
-        path: Path::of(&info.config),
+        paths: Paths::of(&info.config),
         info,
         last,
     }))

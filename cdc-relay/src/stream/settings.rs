@@ -9,7 +9,7 @@ use async_nats::jetstream::stream::{
 
 use crate::config::StreamConfig;
 
-/// The stream as it is created.
+/// The stream as it is created, but for what only newer servers know.
 pub(super) fn wanted(config: &StreamConfig) -> Config {
     Config {
         name: config.name.clone(),
@@ -26,7 +26,6 @@ pub(super) fn wanted(config: &StreamConfig) -> Config {
         compression: Some(config.compression.clone()),
         duplicate_window: config.duplicate_window(),
         allow_direct: true,
-        allow_atomic_publish: true,
         ..Config::default()
     }
 }

@@ -29,6 +29,10 @@ pub(super) struct Frame {
 pub(super) struct Frames<R> {
     source: R,
     buffer: BytesMut,
+    /// What the last read brought.
+    last_read: usize,
+    /// What all reads have brought since it was asked.
+    count: usize,
 }
 
 impl<R: AsyncRead + Unpin> Frames<R> {
@@ -36,6 +40,8 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         Self {
             source,
             buffer: BytesMut::with_capacity(READ_BYTES),
+            last_read: 0,
+            count: 0,
         }
     }
 
@@ -45,7 +51,22 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     }
 
     pub(super) fn from_parts(source: R, buffer: BytesMut) -> Self {
-        Self { source, buffer }
+        Self {
+            source,
+            buffer,
+            last_read: 0,
+            count: 0,
+        }
+    }
+
+    /// Whether the last read emptied the socket.
+    pub(super) fn is_drained(&self) -> bool {
+        self.last_read < READ_BYTES
+    }
+
+    /// How many bytes were read since this was asked last.
+    pub(super) fn take_count(&mut self) -> usize {
+        std::mem::take(&mut self.count)
     }
 
     pub(super) fn source(&mut self) -> &mut R {
@@ -114,7 +135,9 @@ impl<R: AsyncRead + Unpin> Frames<R> {
 
     async fn fill(&mut self) -> io::Result<()> {
         self.buffer.reserve(READ_BYTES);
-        if self.source.read_buf(&mut self.buffer).await? == 0 {
+        self.last_read = self.source.read_buf(&mut self.buffer).await?;
+        self.count += self.last_read;
+        if self.last_read == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "Postgres closed the connection",

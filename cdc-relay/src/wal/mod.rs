@@ -10,6 +10,7 @@
 mod authenticate;
 mod connection;
 mod frame;
+mod gather;
 mod stream;
 
 pub use connection::{Connection, Snapshot, System};

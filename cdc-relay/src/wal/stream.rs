@@ -1,7 +1,10 @@
 //! The copy-both stream. The reader and the writer are apart, so that the standby status goes out
 //! while the reader waits for JetStream: a slow sink must not get the walsender killed.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    io,
+    time::{Duration, Instant, SystemTime},
+};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use chassis::postgres::Transport;
@@ -11,13 +14,14 @@ use postgres_protocol::message::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWriteExt as _, ReadHalf, WriteHalf},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_postgres::types::PgLsn;
 
 use super::{
     connection::{Wire, server_error},
     frame::{Frame, Frames},
+    gather::{Gather, REST},
 };
 use crate::error::{Error, Result};
 
@@ -51,6 +55,7 @@ pub struct WalReader {
     frames: Frames<ReadHalf<Box<dyn Transport>>>,
     /// Longer than the server ever says nothing: it answers each status that asks.
     silence_max: Duration,
+    gather: Gather,
 }
 
 /// The half that reports.
@@ -65,6 +70,7 @@ pub(super) fn split(wire: Wire, silence_max: Duration) -> (WalReader, WalWriter)
     let reader = WalReader {
         frames,
         silence_max,
+        gather: Gather::new(Instant::now()),
     };
     (reader, WalWriter { sink })
 }
@@ -85,9 +91,7 @@ impl WalReader {
         loop {
             // Most frames are here already: only those that are not are worth a timer.
             let frame = match self.frames.take_buffered() {
-                Ok(None) => timeout(self.silence_max, self.frames.next())
-                    .await
-                    .map_err(|_| self.silent())?,
+                Ok(None) => self.wait().await?,
                 Ok(Some(frame)) => Ok(frame),
                 Err(error) => Err(error),
             };
@@ -96,6 +100,16 @@ impl WalReader {
                 return Ok(event);
             }
         }
+    }
+
+    async fn wait(&mut self) -> Result<io::Result<Frame>> {
+        if self.frames.is_drained() && self.gather.rests() {
+            sleep(REST).await;
+        }
+        let frame = timeout(self.silence_max, self.frames.next()).await;
+        let bytes = self.frames.take_count();
+        self.gather.note(Instant::now(), bytes);
+        frame.map_err(|_| self.silent())
     }
 
     fn silent(&self) -> Error {
