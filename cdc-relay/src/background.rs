@@ -1,5 +1,5 @@
 //! What goes on beside a session, and ends with it: the verification of the stream, the watch over the
-//! slot. None of it appends to the stream, which the session alone may do.
+//! slot, the retention of the table. None of it appends to the stream, which the session alone may do.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -10,6 +10,7 @@ use tokio::{sync::oneshot, task::JoinSet, time::sleep};
 use crate::{
     config::{Config, Policy},
     heal::{Cause, verify, verify::Verdict},
+    retention,
     slot::watch,
 };
 
@@ -30,6 +31,10 @@ impl Background {
         let (told, verdict) = oneshot::channel();
         let source = config.source.clone();
         tasks.spawn(async move { watch::watch(&source).await });
+        if let Some(seconds) = config.retention.seconds {
+            let config = config.clone();
+            tasks.spawn(async move { retention::retain(&config, seconds).await });
+        }
         if verifies && config.healing.verify {
             let (config, nats) = (config.clone(), nats.clone());
             tasks.spawn(async move {

@@ -31,6 +31,7 @@ pub mod background;
 pub mod heal;
 pub mod pipeline;
 pub mod relay;
+pub mod retention;
 
 pub mod preflight;
 pub mod status;

@@ -76,6 +76,13 @@ pub(super) const SECTIONS: &[Section] = &[
         ],
     ),
     (
+        "retention",
+        &[
+            ("seconds", "CDC_RETENTION_SECONDS"),
+            ("column", "CDC_RETENTION_COLUMN"),
+        ],
+    ),
+    (
         "nats",
         &[
             ("url", "NATS_URL"),

@@ -12,6 +12,7 @@ mod keys;
 mod message;
 mod monitoring;
 mod pairs;
+mod retention;
 mod source;
 mod spool;
 mod stream;
@@ -29,6 +30,7 @@ pub use self::{
     message::Message,
     monitoring::Monitoring,
     pairs::{ColumnHeaders, FixedHeaders},
+    retention::Retention,
     source::{Source, Table},
     spool::{Spool, Streaming},
     stream::{Create, StreamConfig},
@@ -57,6 +59,8 @@ pub struct Config {
     pub spool: Spool,
     #[command(flatten, next_help_heading = "[healing]")]
     pub healing: Healing,
+    #[command(flatten, next_help_heading = "[retention]")]
+    pub retention: Retention,
     #[command(flatten, next_help_heading = "[nats]")]
     pub nats: Nats,
     #[command(flatten, next_help_heading = "[nats]")]

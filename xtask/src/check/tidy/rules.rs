@@ -48,6 +48,7 @@ const SQL_PLACES: &[(&str, &str)] = &[
     ("cdc-relay/src/slot", "slot and publication"),
     ("cdc-relay/src/backfill", "the first copy of the outbox"),
     ("cdc-relay/src/heal/", "the outbox against the stream"),
+    ("cdc-relay/src/retention", "old rows of the outbox"),
     (
         "cdc-relay/src/preflight",
         "what the relay needs of a database",
