@@ -269,6 +269,42 @@ async fn ddl_amid_a_large_transaction_counts_from_there_and_not_when_rolled_back
     Ok(())
 }
 
+/// A loop with a savepoint for each of its rows; every third is rolled back.
+fn savepoints(name: &str, count: u32) -> String {
+    format!(
+        "DO $$ BEGIN FOR n IN 1..{count} LOOP BEGIN
+             INSERT INTO outbox (payload) VALUES (convert_to('{name}-' || n, 'UTF8'));
+             IF n % 3 = 0 THEN RAISE 'back'; END IF;
+         EXCEPTION WHEN raise_exception THEN NULL; END; END LOOP; END $$"
+    )
+}
+
+#[tokio::test]
+async fn thousands_of_savepoints_take_back_their_rows_and_no_others() -> Result<()> {
+    let rig = rig().await?;
+    let relay = rig.relay("relay")?;
+    relay.wait_ready().await?;
+    let open = rig.postgres.connect(DATABASE).await?;
+    open.batch_execute("BEGIN").await?;
+    rows(&open, "one", 500).await?;
+    open.batch_execute("SAVEPOINT early").await?;
+    open.batch_execute(&savepoints("never", 3000)).await?;
+    spooled(&relay, 1).await?;
+    open.batch_execute("ROLLBACK TO early").await?;
+    open.batch_execute(&savepoints("kept", 3000)).await?;
+    rows(&open, "last", 500).await?;
+    open.batch_execute("COMMIT").await?;
+    let stored = rig.settled().await?;
+    assert_eq!(names(&stored), ["one", "kept", "last"]);
+    let kept = stored[500..2500].iter().map(|event| event.payload.as_str());
+    let expected = (1..=3000)
+        .filter(|n| n % 3 != 0)
+        .map(|n| format!("kept-{n}"));
+    ensure!(kept.eq(expected), "other rows than those that were kept");
+    assert_eq!(replayed(&relay).await?, 1.0);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_prepared_transaction_stands_where_it_was_committed() -> Result<()> {
     let rig = rig().await?;

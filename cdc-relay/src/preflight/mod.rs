@@ -7,6 +7,7 @@ mod publication;
 mod role;
 mod server;
 mod slot;
+mod spool;
 mod table;
 
 use std::time::Duration;
@@ -98,6 +99,7 @@ impl Report {
 pub async fn run(config: &Config) -> Report {
     let mut report = Report::default();
     let largest = postgres(config, &mut report).await;
+    spool::look(config, &mut report);
     nats::look(config, largest, &mut report).await;
     monitoring::look(config, &mut report).await;
     report

@@ -288,3 +288,61 @@ impl Drop for Spool {
         gauge!("cdc_relay_spool_transactions").set(0.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spool() -> Spool {
+        let settings = Settings {
+            directory: std::env::temp_dir(),
+            bytes_max: 1 << 20,
+        };
+        let table = Table {
+            schema: "public".to_owned(),
+            name: "outbox".to_owned(),
+        };
+        Spool::new(settings, table)
+    }
+
+    fn start(xid: u32, is_first: bool) -> Bytes {
+        let xid = xid.to_be_bytes();
+        [&b"S"[..], &xid, &[u8::from(is_first)]].concat().into()
+    }
+
+    #[test]
+    fn chunks_out_of_their_order_are_an_error_and_never_events() {
+        let commit = [&b"c"[..], &[0; 29]].concat();
+        let wrong: [&[&[u8]]; 6] = [
+            &[b"E"],
+            &[&start(7, false)],
+            &[&commit],
+            &[&start(7, true), &start(8, true)],
+            &[&start(7, true), b"B01234567890123456789"],
+            &[&start(7, true), b"I\0\0"],
+        ];
+        for messages in wrong {
+            let mut spool = spool();
+            let (last, before) = messages.split_last().unwrap();
+            for message in before {
+                assert_eq!(spool.take(Bytes::copy_from_slice(message)).unwrap(), None);
+            }
+            let taken = spool.take(Bytes::copy_from_slice(last));
+            assert!(
+                matches!(taken, Err(Error::Definite(_))),
+                "{messages:?}: {taken:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn more_transactions_than_may_wait_end_the_session() {
+        let mut spool = spool();
+        for xid in 0..u32::try_from(TRANSACTIONS_MAX).unwrap() {
+            spool.take(start(100 + xid, true)).unwrap();
+            spool.take(Bytes::from_static(b"E")).unwrap();
+        }
+        assert!(matches!(spool.take(start(99, true)), Err(Error::Spool(_))));
+        assert_eq!(spool.held().0, TRANSACTIONS_MAX);
+    }
+}
