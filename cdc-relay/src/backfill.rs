@@ -31,11 +31,12 @@ use crate::{
     },
     history::History,
     publish::{Acknowledged, Appender, Limits},
+    quarantine::{Claimed, Desk, Maker},
     record::{self, Layout},
     slot::{self, Slot},
     stream::{Missing, Truth, read_truth},
     wal::{Connection, Snapshot, System},
-    window::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX},
+    window::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch},
 };
 
 const DURING: &str = "publish what stood in the outbox before the slot";
@@ -109,6 +110,7 @@ pub async fn backfill(
         )));
     }
     tracing::info!(slot = source.slot, consistent_point = %snapshot.consistent_point, %cause, "publishing what the stream lacks from the table");
+    let claimed = Claimed::claim(nats, config.stream.quarantine().as_ref()).await?;
     let mut truth = read_truth(nats, &config.stream, Missing::Create).await?;
     if let Some(after) = order.after {
         truth.removed = Removed::UpToId(after.to_owned());
@@ -120,18 +122,20 @@ pub async fn backfill(
         wal_end: snapshot.consistent_point,
         is_trusted: order.is_trusted,
     };
-    let other_history = match truth
-        .last
-        .as_ref()
-        .map(|last| history.check(last, &truth.stream))
-    {
-        None | Some(Ok(())) => None,
-        Some(Err(Error::Heal(cause))) => Some(cause),
-        Some(Err(error)) => return Err(error),
-    };
+    let other_history = of_another(&history, &truth)?;
     let cause = other_history.as_ref().unwrap_or(cause);
-    let (count, last) = copy(config, system, &snapshot, sql, nats, &truth, cause).await?;
-    if count == 0 && other_history.is_some() {
+    let layout = Layout::of(&config.columns, &config.message);
+    let maker = Maker {
+        source,
+        layout: &layout,
+        limits: Limits::of(nats, &truth),
+        system,
+    };
+    let mut desk = Desk::open(claimed, maker, &truth, snapshot.consistent_point).await?;
+    let copied = copy(config, &snapshot, sql, nats, &truth, (cause, &mut desk)).await;
+    let (count, last) = copied?;
+    desk.begin_anew().await?;
+    if last.is_none() && other_history.is_some() {
         let position = behind(system, &snapshot, 0)?;
         mark::write(nats, &truth.stream, truth.last_sequence, position).await?;
     }
@@ -152,6 +156,19 @@ pub async fn backfill(
         last,
         created_ns: truth.created_ns,
     })
+}
+
+/// Why the stream's last event is not in this server's WAL, if it is not.
+fn of_another(history: &History, truth: &Truth) -> Result<Option<Cause>> {
+    let checked = truth
+        .last
+        .as_ref()
+        .map(|last| history.check(last, &truth.stream));
+    match checked {
+        None | Some(Ok(())) => Ok(None),
+        Some(Err(Error::Heal(cause))) => Ok(Some(cause)),
+        Some(Err(error)) => Err(error),
+    }
 }
 
 /// Copies the temporary slot to the lasting one, which is the mark that all is done.
@@ -186,23 +203,22 @@ fn behind(system: System, snapshot: &Snapshot, index: u64) -> Result<Position> {
 
 async fn copy(
     config: &Config,
-    system: System,
     snapshot: &Snapshot,
     sql: &mut Client,
     nats: &Nats,
     truth: &Truth,
-    cause: &Cause,
+    (cause, desk): (&Cause, &mut Desk<'_>),
 ) -> Result<(u64, Option<Acknowledged>)> {
     let begin = sql.build_transaction();
     let isolated = begin.isolation_level(tokio_postgres::IsolationLevel::RepeatableRead);
     let transaction = isolated.start().await.map_err(|e| Error::sql(DURING, &e))?;
     let set = format!("SET TRANSACTION SNAPSHOT '{}'", snapshot.name);
     execute(&transaction, &set).await?;
-    compare::note_present(&transaction, nats, &truth.stream, truth.messages).await?;
+    compare::note_present(&transaction, nats, &config.stream, truth.messages).await?;
 
     let table = config.source.table.quoted();
-    let layout = Layout::of(&config.columns, &config.message);
-    let select = Select::of(&transaction, &config.source.table, &layout).await?;
+    let layout = desk.layout();
+    let select = Select::of(&transaction, &config.source.table, layout).await?;
     let outbox = Outbox {
         table: &table,
         id: &select.id,
@@ -233,19 +249,25 @@ async fn copy(
         if rows.is_empty() {
             break;
         }
-        let mut records = Vec::with_capacity(rows.len());
+        let mut batch = Batch::default();
         for row in rows {
-            let position = behind(system, snapshot, count)?;
-            let record = select.record(&row, position, &layout);
-            let checked = record.and_then(|record| limits.check(&record).map(|()| record));
-            let record = checked.map_err(|why| {
-                let id = row.try_get::<_, &str>(record::ID).unwrap_or("(NULL)");
-                unpublishable(id, &why, config)
-            })?;
-            records.push(record);
+            let position = behind(desk.system(), snapshot, count)?;
+            let record = select.record(&row, position, layout);
+            match record.and_then(|record| limits.check(&record).map(|()| record)) {
+                Ok(record) => batch.records.push(record),
+                Err(why) => {
+                    if let Err(stops) = desk.is_available() {
+                        let id = row.try_get::<_, &str>(record::ID).unwrap_or("(NULL)");
+                        return Err(unpublishable(id, &why, stops, config));
+                    }
+                    let item = select.item(&row, &why, position, layout);
+                    batch.offenders.push((batch.records.len(), Box::new(item)));
+                }
+            }
             count += 1;
         }
-        appender.append(records).await?;
+        desk.settle(&mut batch, appender.last_sequence()).await?;
+        appender.append(batch.records).await?;
     }
     transaction
         .commit()
@@ -296,9 +318,10 @@ async fn rows_at_a_time(transaction: &Transaction<'_>, table: &str, payload: &st
     Ok(i32::try_from(rows).unwrap_or(1))
 }
 
-fn unpublishable(id: &str, why: &str, config: &Config) -> Error {
+fn unpublishable(id: &str, why: &str, stops: &str, config: &Config) -> Error {
     Error::Definite(format!(
-        "event {id} in {} cannot be published: {why}. Or update or delete its row",
+        "event {id} in {} cannot be published: {why}. Or update or delete its row. Nor can it be set \
+         aside: {stops}",
         config.source.table.quoted()
     ))
 }

@@ -7,6 +7,8 @@
 //! A promotion begins a new timeline at some LSN of the old one. What was committed before that LSN is
 //! part of both; what the old primary wrote behind it is not, and the new one gives its LSNs out again.
 
+use std::{fmt, str::FromStr};
+
 use mailbox::envelope::Position;
 use tokio_postgres::types::PgLsn;
 
@@ -16,11 +18,44 @@ use crate::{
     wal::System,
 };
 
+/// Stands for the id of a row that has none to be read: its place alone tells it.
+pub const NO_ID: &str = "-";
+
 /// The last event of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     pub position: Position,
     pub id: String,
+}
+
+impl Stored {
+    /// A row that is done with, if its id may stand in a header; else its place alone.
+    pub fn row(position: Position, id: Option<&str>) -> Self {
+        let fits = |id: &&str| !id.is_empty() && !id.contains(char::is_control);
+        Self {
+            position,
+            id: id.filter(fits).unwrap_or(NO_ID).to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.position, self.id)
+    }
+}
+
+impl FromStr for Stored {
+    type Err = ();
+
+    /// Reads `{position} {id}`.
+    fn from_str(text: &str) -> std::result::Result<Self, ()> {
+        let (position, id) = text.split_once(' ').ok_or(())?;
+        Ok(Self {
+            position: position.parse().map_err(|_| ())?,
+            id: id.to_owned(),
+        })
+    }
 }
 
 /// An earlier timeline of this server, and where the next one left it.
@@ -101,7 +136,7 @@ impl History {
 }
 
 /// The order of one history, whichever timeline a row was read on.
-fn place(position: Position) -> (u64, u32) {
+pub(crate) fn place(position: Position) -> (u64, u32) {
     (position.lsn, position.index)
 }
 
@@ -141,7 +176,7 @@ impl Resume {
         };
         let (here, there) = (place(position), place(stored.position));
         if here == there {
-            if self.awaited && id().as_ref() != Some(&stored.id) {
+            if self.awaited && stored.id != NO_ID && id().as_ref() != Some(&stored.id) {
                 return Err(self.foreign());
             }
             self.awaited = false;

@@ -10,6 +10,7 @@ use crate::{
     history::Resume,
     pgoutput::{self, Message, Relation, Tuple},
     publish::Limits,
+    quarantine::{self, Item},
     record::{Layout, Mapping, Record},
     wal::System,
 };
@@ -21,12 +22,23 @@ pub enum Taken {
     Begin,
     /// An event that the stream lacks.
     Event(Record),
+    /// A row that cannot be published.
+    Offender(Box<Item>),
     /// An event that the stream holds.
     Stored,
     /// The transaction ends.
     Commit(PgLsn),
     /// Nothing to an outbox.
     Other,
+}
+
+/// The outbox as the WAL describes it.
+#[derive(Debug)]
+struct Outbox {
+    relation: u32,
+    mapping: Mapping,
+    /// The description itself, for rows that are set aside.
+    description: Vec<u8>,
 }
 
 /// Where the intake stands in the WAL.
@@ -37,7 +49,9 @@ pub struct Intake<'a> {
     system: System,
     limits: Limits,
     resume: Resume,
-    outbox: Option<(u32, Mapping)>,
+    /// Why a row that cannot be published must stop the relay, if it must.
+    stops: Option<String>,
+    outbox: Option<Outbox>,
     commit_lsn: PgLsn,
     /// Rows of the outbox so far in this transaction.
     index: u32,
@@ -50,6 +64,7 @@ impl<'a> Intake<'a> {
         system: System,
         limits: Limits,
         resume: Resume,
+        stops: Option<String>,
     ) -> Self {
         Self {
             source,
@@ -57,6 +72,7 @@ impl<'a> Intake<'a> {
             system,
             limits,
             resume,
+            stops,
             outbox: None,
             commit_lsn: PgLsn::from(0),
             index: 0,
@@ -71,7 +87,8 @@ impl<'a> Intake<'a> {
     /// Takes one message of the plugin.
     ///
     /// # Errors
-    /// [`Error::Definite`] at a row that cannot be published, and at a table that is no outbox.
+    /// [`Error::Definite`] at a table that is no outbox, and without a quarantine at a row that cannot be
+    /// published.
     pub fn take(&mut self, message: &[u8]) -> Result<Taken> {
         match pgoutput::decode(message).map_err(Error::definite)? {
             Message::Begin { commit_lsn } => {
@@ -91,11 +108,15 @@ impl<'a> Intake<'a> {
         if relation.schema == table.schema && relation.name == table.name {
             let mapping = Mapping::of(relation, self.layout)
                 .map_err(|error| Error::no_outbox(table, &error))?;
-            self.outbox = Some((relation.id, mapping));
+            self.outbox = Some(Outbox {
+                relation: relation.id,
+                mapping,
+                description: quarantine::encode_relation(relation),
+            });
         } else if self
             .outbox
             .as_ref()
-            .is_some_and(|(id, _)| *id == relation.id)
+            .is_some_and(|outbox| outbox.relation == relation.id)
         {
             return Err(Error::Definite(format!(
                 "table {} was renamed to {}.{}. If another table has its name now: add that one to \
@@ -112,9 +133,11 @@ impl<'a> Intake<'a> {
     }
 
     fn row(&mut self, relation: u32, tuple: &Tuple<'_>) -> Result<Taken> {
-        let Some((_, mapping)) = self.outbox.as_ref().filter(|(id, _)| *id == relation) else {
+        let outbox = self.outbox.as_ref();
+        let Some(outbox) = outbox.filter(|outbox| outbox.relation == relation) else {
             return Ok(Taken::Other);
         };
+        let mapping = &outbox.mapping;
         let position = Position {
             system: self.system.id,
             timeline: self.system.timeline,
@@ -128,16 +151,28 @@ impl<'a> Intake<'a> {
         let record = mapping.record(tuple, position, self.layout);
         let record = record.map_err(|error| error.to_string());
         let checked = record.and_then(|record| self.limits.check(&record).map(|()| record));
-        checked.map(Taken::Event).map_err(|why| {
-            let id = mapping.id(tuple).unwrap_or_else(|| "(without an id)".to_owned());
-            let table = self.source.table.quoted();
-            Error::Definite(format!(
-                "event {id} at {position} cannot be published: {why}. What was committed before it is \
-                 published, and nothing after it. To mend the row itself: update or delete it in {table}; \
-                 SELECT pg_drop_replication_slot('{}'); then the relay publishes from the table what the \
-                 stream lacks, as far as its rows are still there",
-                self.source.slot
-            ))
-        })
+        match (checked, &self.stops) {
+            (Ok(record), _) => Ok(Taken::Event(record)),
+            (Err(why), None) => {
+                let names = quarantine::names(mapping, tuple);
+                let bytes = quarantine::encode_row(&outbox.description, tuple);
+                let item = Item::offender(&why, position, names, bytes);
+                Ok(Taken::Offender(Box::new(item)))
+            }
+            (Err(why), Some(stops)) => {
+                let id = mapping
+                    .id(tuple)
+                    .unwrap_or_else(|| "(without an id)".to_owned());
+                let table = self.source.table.quoted();
+                Err(Error::Definite(format!(
+                    "event {id} at {position} cannot be published: {why}. Nor can it be set aside: {stops}. \
+                     What was committed before it is published, and nothing after it. To mend the row \
+                     itself: update or delete it in {table}; SELECT pg_drop_replication_slot('{}'); then \
+                     the relay publishes from the table what the stream lacks, as far as its rows are \
+                     still there",
+                    self.source.slot
+                )))
+            }
+        }
     }
 }

@@ -24,6 +24,8 @@ pub mod window;
 pub mod publish;
 pub mod stream;
 
+pub mod quarantine;
+
 pub mod progress;
 
 pub mod backfill;

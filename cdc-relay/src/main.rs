@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use cdc_relay::cli::{self, Command, check, init, reconcile, run, status};
+use cdc_relay::cli::{self, Command, check, init, quarantine, reconcile, run, status};
 
 // One thread: the stages hand over within one task, and more threads only wake each other.
 #[tokio::main(flavor = "current_thread")]
@@ -13,5 +13,6 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Status(given) => status::run(given).await,
         Command::Init(given) => init::run(&given).map(|()| ExitCode::SUCCESS),
         Command::Reconcile(given) => reconcile::run(given).await,
+        Command::Quarantine(given) => quarantine::run(*given).await.map(|()| ExitCode::SUCCESS),
     }
 }

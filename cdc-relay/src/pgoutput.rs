@@ -74,6 +74,11 @@ pub struct Tuple<'a> {
 }
 
 impl<'a> Tuple<'a> {
+    /// How many values, and their bytes as they came.
+    pub fn raw(&self) -> (u16, &'a [u8]) {
+        (self.count, self.values)
+    }
+
     /// The values in the order of the relation's columns; at most one error, as the last: bytes after
     /// the last value are one.
     pub fn values(&self) -> impl Iterator<Item = Result<Value<'a>>> + use<'a> {

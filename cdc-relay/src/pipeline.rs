@@ -25,9 +25,10 @@ use crate::{
     intake::{Intake, Taken},
     progress::Progress,
     publish::Appender,
+    quarantine::{Desk, POLL},
     spool::CommitOrder,
     wal::{Event, WalWriter},
-    window::Window,
+    window::{Batch, Window},
 };
 
 /// A status goes out at least so often: well under any sensible `wal_sender_timeout`.
@@ -69,12 +70,12 @@ impl Pipeline {
         reader: CommitOrder,
         mut writer: WalWriter,
         mut intake: Intake<'_>,
-        appender: &mut Appender,
+        (appender, desk): (&mut Appender, &mut Desk<'_>),
         stop: &CancellationToken,
     ) -> Result<()> {
         let ((reader, ended), (), ()) = tokio::try_join!(
             self.read(reader, &mut intake, stop),
-            self.append(appender),
+            self.append(appender, desk),
             self.report(&mut writer),
         )?;
         reader.finish().await;
@@ -123,6 +124,7 @@ impl Pipeline {
         match taken {
             Taken::Begin => self.ledger().begin(),
             Taken::Event(record) => self.window.push(record).await,
+            Taken::Offender(item) => self.window.push_offender(item).await,
             Taken::Stored => {
                 counter!("cdc_relay_resumed_total").increment(1);
                 if intake.resume().is_proven() {
@@ -137,12 +139,13 @@ impl Pipeline {
         }
     }
 
-    async fn append(&self, appender: &mut Appender) -> Result<()> {
-        while let Some(batch) = self.window.take().await {
+    async fn append(&self, appender: &mut Appender, desk: &mut Desk<'_>) -> Result<()> {
+        while let Some(mut batch) = self.next(appender, desk).await? {
             let end = batch.end;
             if let Some(end) = end {
                 self.ledger().published(end);
             }
+            desk.settle(&mut batch, appender.last_sequence()).await?;
             appender.append_batch(batch).await?;
             if let Some(end) = end {
                 // I2: only now, with the acknowledgement in hand.
@@ -152,6 +155,24 @@ impl Pipeline {
         }
         self.drained.cancel();
         Ok(())
+    }
+
+    /// The next batch; meanwhile what people ask of the quarantine is done.
+    async fn next(&self, appender: &mut Appender, desk: &mut Desk<'_>) -> Result<Option<Batch>> {
+        while desk.has_open() {
+            desk.work(appender).await?;
+            let pause = if desk.has_work() {
+                Duration::ZERO
+            } else {
+                POLL
+            };
+            tokio::select! {
+                biased;
+                batch = self.window.take() => return Ok(batch),
+                () = sleep(pause) => {}
+            }
+        }
+        Ok(self.window.take().await)
     }
 
     async fn report(&self, writer: &mut WalWriter) -> Result<()> {

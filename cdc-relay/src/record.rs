@@ -16,10 +16,10 @@ mod mapping;
 mod timestamp;
 
 pub(crate) use self::column::{BYTEA, TIMESTAMP, TIMESTAMPTZ, members as headers_of};
-use self::layout::{AGGREGATE_ID, AGGREGATE_TYPE, REQUIRED, TYPE};
+use self::layout::REQUIRED;
 pub use self::{
     column::Role,
-    layout::{ID, Layout},
+    layout::{AGGREGATE_ID, AGGREGATE_TYPE, ID, Layout, TYPE},
     mapping::Mapping,
 };
 
@@ -113,14 +113,24 @@ impl Record {
             headers.insert(name, header_value(&layout.texts[at], required(at)?)?);
         }
         headers.insert(envelope::POSITION, position.to_string());
-        let bytes = subject.len() + wire_bytes(&headers) + row.payload.len();
-        Ok(Self {
+        Ok(Self::of_message(position, subject, headers, row.payload))
+    }
+
+    /// A message as it stands; `headers` are all of the relay's.
+    pub fn of_message(
+        position: Position,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Self {
+        let bytes = subject.len() + wire_bytes(&headers) + payload.len();
+        Self {
             position,
             subject,
             headers,
-            payload: row.payload,
+            payload,
             bytes,
-        })
+        }
     }
 
     /// Marks it as the last event of its transaction.
@@ -161,7 +171,7 @@ fn header_value(column: &str, text: &str) -> Result<HeaderValue, Invalid> {
 }
 
 /// A header of the row's own, if it may go out.
-fn own_header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
+pub(crate) fn own_header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
     // The client would send an empty name, which the server cannot read.
     if name.is_empty() || is_reserved(name) {
         return None;

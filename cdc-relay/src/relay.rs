@@ -7,13 +7,16 @@
 //!    └───────────────────────── any failure, after a pause ───────────────────────┘
 //! ```
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use async_nats::Client as Nats;
 use chassis::health::Check;
 use metrics::{counter, gauge};
 use rand::RngExt as _;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::types::PgLsn;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +31,7 @@ use crate::{
     pipeline::Pipeline,
     primary,
     publish::{Appender, Limits},
+    quarantine::{Claimed, Desk, Maker},
     record::Layout,
     slot::{self, Slot},
     spool::{CommitOrder, Spool},
@@ -48,6 +52,9 @@ const STANDBY_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often the relay looks whether somebody has mended a definite failure.
 const DEFINITE_PAUSE: Duration = Duration::from_secs(10);
+
+/// How often Postgres hears of a relay that is about to begin: well under any `wal_sender_timeout`.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a look at publication and slot may take.
 const SQL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -145,39 +152,42 @@ async fn session(
     let Started {
         system,
         reader,
-        writer,
+        mut writer,
+        claimed,
         truth,
         confirmed,
         is_new_slot,
     } = started;
-    let resume_after = truth
-        .last
-        .as_ref()
-        .map(|last| tracing::field::display(last.position));
+    let limits = Limits::of(nats, &truth);
+    let layout = Layout::of(&config.columns, &config.message);
+    let maker = Maker {
+        source: &config.source,
+        layout: &layout,
+        limits: limits.clone(),
+        system,
+    };
+    let opening = Desk::open(claimed, maker, &truth, confirmed);
+    let mut desk = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        opened = alive(&mut writer, confirmed, opening) => opened?,
+    };
+    let resume_after = desk
+        .done()
+        .map(|done| tracing::field::display(done.position));
     tracing::info!(slot = config.source.slot, stream = truth.stream, path = truth.paths.name(), %confirmed, resume_after, "streaming");
-    if !truth.paths.atomic {
-        tracing::warn!(
-            stream = truth.stream,
-            "the stream takes no atomic batches: the events of a transaction go one after the other, which \
-             is as safe, much slower, and shows them one by one. On nats-server 2.12 or newer, `nats stream \
-             edit {} --allow-batch` mends that",
-            truth.stream
-        );
-    }
     gauge!("cdc_relay_streaming").set(1.0);
-    gauge!("cdc_relay_append_path", "path" => truth.paths.name()).set(1.0);
+    show_path(&truth);
     ready.set(true);
 
     let mut appender = Appender::after(nats.clone(), &truth);
     let (created_ns, found) = (truth.created_ns, truth.acknowledged());
-    let limits = Limits::of(nats, &truth);
-    let resume = Resume::after(truth.last, confirmed);
+    let resume = Resume::after(desk.done().cloned(), confirmed);
+    let stops = desk.is_available().err().map(str::to_owned);
     let pipeline = Pipeline::new(confirmed, resume.is_proven());
-    let layout = Layout::of(&config.columns, &config.message);
-    let intake = Intake::new(&config.source, &layout, system, limits, resume);
+    let intake = Intake::new(&config.source, &layout, system, limits, resume, stops);
     let mut background = Background::start(config, nats, !known.verified);
     let ended = tokio::select! {
-        ended = pipeline.run(reader, writer, intake, &mut appender, stop) => ended,
+        ended = pipeline.run(reader, writer, intake, (&mut appender, &mut desk), stop) => ended,
         cause = background.wrong(config, &mut known.verified) => Err(Error::Heal(cause)),
         () = background::reconnected(nats) => Err(Error::Transient(
             "the connection to NATS is a new one: looking whether the stream is what it was".to_owned(),
@@ -208,6 +218,7 @@ struct Started {
     system: System,
     reader: CommitOrder,
     writer: WalWriter,
+    claimed: Claimed,
     truth: Truth,
     confirmed: PgLsn,
     is_new_slot: bool,
@@ -215,13 +226,6 @@ struct Started {
 
 async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Started> {
     let source = &config.source;
-    let permitted = |error| match error {
-        Error::Heal(cause) => match cause.permitted(&config.healing, &source.slot) {
-            Ok(cause) => Error::Heal(cause),
-            Err(refused) => refused,
-        },
-        error => error,
-    };
     let spool = config.spool.settings();
     if known.streaming {
         spool.probe()?;
@@ -274,21 +278,39 @@ async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Starte
         wal_end,
         is_trusted: false,
     };
-    let truth = look(config, nats, &history, &known.memory)
-        .await
-        .map_err(permitted)?;
+    let looked = look(config, nats, &history, &known.memory).await;
+    let (claimed, truth) = looked.map_err(|error| permitted(error, config))?;
     Ok(Started {
         system,
         reader: CommitOrder::new(reader, Spool::new(spool, source.table.clone())),
         writer,
+        claimed,
         truth,
         confirmed,
         is_new_slot: cause.is_some(),
     })
 }
 
-/// The stream's truth, if it belongs to this server and is all that it was.
-async fn look(config: &Config, nats: &Nats, history: &History, memory: &Memory) -> Result<Truth> {
+/// The error, or the refusal to heal what it found.
+fn permitted(error: Error, config: &Config) -> Error {
+    match error {
+        Error::Heal(cause) => match cause.permitted(&config.healing, &config.source.slot) {
+            Ok(cause) => Error::Heal(cause),
+            Err(refused) => refused,
+        },
+        error => error,
+    }
+}
+
+/// The stream's truth, if it belongs to this server and is all that it was; and the quarantine, in which
+/// from then on no other relay stores.
+async fn look(
+    config: &Config,
+    nats: &Nats,
+    history: &History,
+    memory: &Memory,
+) -> Result<(Claimed, Truth)> {
+    let claimed = Claimed::claim(nats, config.stream.quarantine().as_ref()).await?;
     let truth = read_truth(nats, &config.stream, Missing::Heal).await?;
     memory.check(nats, &truth).await?;
     if let Some(last) = &truth.last {
@@ -301,7 +323,36 @@ async fn look(config: &Config, nats: &Nats, history: &History, memory: &Memory) 
             truth.stream
         ))));
     }
-    Ok(truth)
+    Ok((claimed, truth))
+}
+
+/// Does `work` while Postgres is told now and then that somebody is there.
+async fn alive<T>(
+    writer: &mut WalWriter,
+    confirmed: PgLsn,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let mut work = pin!(work);
+    loop {
+        match timeout(ALIVE_INTERVAL, &mut work).await {
+            Ok(done) => return done,
+            Err(_) => writer.report(confirmed, false).await?,
+        }
+    }
+}
+
+/// Says how events are appended.
+fn show_path(truth: &Truth) {
+    if !truth.paths.atomic {
+        tracing::warn!(
+            stream = truth.stream,
+            "the stream takes no atomic batches: the events of a transaction go one after the other, which \
+             is as safe, much slower, and shows them one by one. On nats-server 2.12 or newer, `nats stream \
+             edit {} --allow-batch` mends that",
+            truth.stream
+        );
+    }
+    gauge!("cdc_relay_append_path", "path" => truth.paths.name()).set(1.0);
 }
 
 fn failed(kind: &'static str) {

@@ -23,6 +23,7 @@ use crate::{
     heal::{Cause, floor::Removed, mark},
     history::Stored,
     publish::{Acknowledged, Paths},
+    quarantine::Place,
 };
 
 /// What the stream's leader says that it holds.
@@ -43,16 +44,21 @@ pub struct Truth {
     pub created_ns: i128,
     /// What it has removed on purpose.
     pub removed: Removed,
-    /// The last event; `None` while the stream is empty.
+    /// The row after which the WAL is to be resumed: of the last event, unless that says otherwise;
+    /// `None` while the stream is empty.
     pub last: Option<Stored>,
+    /// The last event's own id.
+    pub last_id: Option<String>,
+    /// The last event was released from quarantine, where this was its place.
+    pub released: Option<Place>,
 }
 
 impl Truth {
     /// The stream's end, as what JetStream has acknowledged at least.
     pub fn acknowledged(&self) -> Option<Acknowledged> {
-        self.last.as_ref().map(|last| Acknowledged {
+        self.last_id.as_ref().map(|id| Acknowledged {
             sequence: self.last_sequence,
-            id: last.id.clone(),
+            id: id.clone(),
         })
     }
 }
@@ -105,10 +111,15 @@ pub async fn read_truth(client: &Client, config: &StreamConfig, missing: Missing
         }
     }
     let last_sequence = info.state.last_sequence;
-    let last = match mark::read(info.config.metadata.get(mark::KEY), last_sequence) {
-        Some(marked) => Some(marked),
-        None => last_event(&stream, config, last_sequence).await?,
-    };
+    let (last, last_id, released) =
+        match mark::read(info.config.metadata.get(mark::KEY), last_sequence) {
+            // Whoever marked it has closed what was released before.
+            Some(marked) => (Some(marked), None, None),
+            None => match last_event(&stream, config, last_sequence).await? {
+                Some(end) => (Some(end.resume), Some(end.id), end.released),
+                None => (None, None, None),
+            },
+        };
     if last.is_none() && info.state.last_sequence > 0 {
         tracing::warn!(
             stream = config.name,
@@ -127,7 +138,16 @@ pub async fn read_truth(client: &Client, config: &StreamConfig, missing: Missing
         paths: Paths::of(&info.config),
         subjects: info.config.subjects,
         last,
+        last_id,
+        released,
     })
+}
+
+/// What the last event says.
+struct End {
+    id: String,
+    resume: Stored,
+    released: Option<Place>,
 }
 
 /// The message at the end, asked for after the last sequence: one that came in between makes the next
@@ -137,7 +157,7 @@ async fn last_event<T>(
     stream: &Stream<T>,
     config: &StreamConfig,
     sequence: u64,
-) -> Result<Option<Stored>> {
+) -> Result<Option<End>> {
     if sequence == 0 {
         return Ok(None);
     }
@@ -158,10 +178,20 @@ async fn last_event<T>(
         header(envelope::POSITION).map(str::parse),
         header(envelope::EVENT_ID),
     ) {
-        (Some(Ok(position)), Some(id)) => Ok(Some(Stored {
-            position,
-            id: id.to_owned(),
-        })),
+        (Some(Ok(position)), Some(id)) => {
+            let own = Stored {
+                position,
+                id: id.to_owned(),
+            };
+            // An event out of its place says where the WAL was left.
+            let resume = header(envelope::RESUME).and_then(|text| text.parse().ok());
+            let place = header(envelope::QUARANTINE).and_then(Place::parse);
+            Ok(Some(End {
+                id: own.id.clone(),
+                resume: resume.unwrap_or(own),
+                released: place,
+            }))
+        }
         _ => Err(Error::Definite(format!(
             "message {} of stream {} carries no position ({}): somebody else writes to the stream, and \
              this relay must be its only writer. Delete the message, or give the relay another stream",

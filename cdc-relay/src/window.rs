@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::Notify;
 use tokio_postgres::types::PgLsn;
 
-use crate::record::Record;
+use crate::{quarantine::Item, record::Record};
 
 /// Rows in one append: the server's limit for an atomic batch.
 pub const BATCH_RECORDS_MAX: usize = 1000;
@@ -48,14 +48,29 @@ struct State {
 #[derive(Debug)]
 enum Entry {
     Record(Record),
+    /// A row that cannot be published, in its place.
+    Offender(Box<Item>),
     /// The rows before it are a whole transaction, which ends here.
     Commit(PgLsn),
+}
+
+impl Entry {
+    /// Of a row; an end has none.
+    fn bytes(&self) -> Option<usize> {
+        match self {
+            Self::Record(record) => Some(record.bytes()),
+            Self::Offender(item) => Some(item.bytes()),
+            Self::Commit(_) => None,
+        }
+    }
 }
 
 /// What goes to JetStream in one append.
 #[derive(Debug, Default)]
 pub struct Batch {
     pub records: Vec<Record>,
+    /// Rows that cannot be published, each with the number of records before it.
+    pub offenders: Vec<(usize, Box<Item>)>,
     /// End of the last transaction that is whole with this batch; `None` in the middle of a large one.
     pub end: Option<PgLsn>,
     /// Each of its transactions is one event: nothing has to appear together.
@@ -68,9 +83,14 @@ impl Window {
         self.add(record.bytes(), Entry::Record(record)).await;
     }
 
+    /// Adds a row that cannot be published.
+    pub async fn push_offender(&self, item: Box<Item>) {
+        self.add(item.bytes(), Entry::Offender(item)).await;
+    }
+
     /// Marks the end of a transaction: in its last event, how many it has.
     pub async fn commit(&self, end: PgLsn) {
-        if let Some(Entry::Record(last)) = self.lock().entries.back_mut() {
+        if let Some(last) = self.lock().last_record() {
             last.end_transaction();
         }
         self.add(0, Entry::Commit(end)).await;
@@ -146,6 +166,18 @@ impl State {
         self.entries.push_back(entry);
     }
 
+    /// The last one of the transaction that is open, if it is still here.
+    fn last_record(&mut self) -> Option<&mut Record> {
+        for entry in self.entries.iter_mut().rev() {
+            match entry {
+                Entry::Record(record) => return Some(record),
+                Entry::Offender(_) => {}
+                Entry::Commit(_) => break,
+            }
+        }
+        None
+    }
+
     /// Whether [`Self::batch`] may find one: it looks at every entry, and is asked only then.
     fn has_batch(&self) -> bool {
         self.commits > 0
@@ -162,18 +194,15 @@ impl State {
         let (mut fitting, mut whole) = (0, 0);
         let mut full = self.pressed;
         for (at, entry) in self.entries.iter().enumerate() {
-            match entry {
-                Entry::Commit(_) => whole = at + 1,
-                Entry::Record(record) => {
-                    if records == BATCH_RECORDS_MAX
-                        || (records > 0 && bytes + record.bytes() > BATCH_BYTES_MAX)
-                    {
-                        full = true;
-                        break;
-                    }
-                    records += 1;
-                    bytes += record.bytes();
+            if let Some(size) = entry.bytes() {
+                if records == BATCH_RECORDS_MAX || (records > 0 && bytes + size > BATCH_BYTES_MAX) {
+                    full = true;
+                    break;
                 }
+                records += 1;
+                bytes += size;
+            } else {
+                whole = at + 1;
             }
             fitting = at + 1;
         }
@@ -190,6 +219,7 @@ impl State {
         self.pressed = false;
         let mut batch = Batch {
             records: Vec::with_capacity(count),
+            offenders: Vec::new(),
             end: None,
             is_of_singles: true,
         };
@@ -206,6 +236,10 @@ impl State {
                     batch.is_of_singles &= rows == 1;
                     self.bytes -= record.bytes();
                     batch.records.push(record);
+                }
+                Entry::Offender(item) => {
+                    self.bytes -= item.bytes();
+                    batch.offenders.push((batch.records.len(), item));
                 }
             }
         }

@@ -119,6 +119,7 @@ fn singles(writer: &str, lsn: u64, count: u32) -> Result<Batch> {
         records: events(writer, lsn, count)?,
         end: Some(lsn.into()),
         is_of_singles: true,
+        offenders: Vec::new(),
     })
 }
 

@@ -26,6 +26,12 @@ pub const AGGREGATE_ID: &str = "Aggregate-Id";
 pub const POSITION: &str = "Cdc-Position";
 /// On the last event of a transaction: how many events the transaction has. Written by the relay only.
 pub const COMMIT: &str = "Cdc-Commit";
+/// On a message that does not stand at its own place in the WAL order, such as one released from
+/// quarantine: after which row the WAL is to be resumed, as `{position} {event id}`. Written by the relay
+/// only.
+pub const RESUME: &str = "Cdc-Resume";
+/// On a message released from quarantine: its place there. Written by the relay only.
+pub const QUARANTINE: &str = "Cdc-Quarantine";
 /// W3C trace context: the span that caused the event.
 pub const TRACEPARENT: &str = "traceparent";
 /// W3C trace context: what tracing vendors add to it.

@@ -9,6 +9,8 @@ use super::DURING;
 use crate::{
     config::Table,
     error::{Error, Result},
+    pgoutput::{Column, Relation, Value},
+    quarantine::{self, Item, Names},
     record::{self, BYTEA, Invalid, Layout, Record, TIMESTAMP, TIMESTAMPTZ},
     wal::quote,
 };
@@ -17,6 +19,7 @@ const COLUMNS: &str = "\
     SELECT attname::text, atttypid FROM pg_attribute \
     WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped";
 
+const TEXT: u32 = 25;
 const JSON: [u32; 2] = [114, 3802];
 
 /// How a layout's columns are read from the table, which is called `o` in the statement.
@@ -29,6 +32,7 @@ pub(super) struct Select {
     /// The id, as the table has it and in the order of its index.
     pub(super) id: String,
     is_json: bool,
+    table: Table,
 }
 
 impl Select {
@@ -76,6 +80,7 @@ impl Select {
             payload,
             id: format!("o.{}", quote(&layout.texts[record::ID])),
             is_json: JSON.contains(&payload_type),
+            table: table.clone(),
         })
     }
 
@@ -106,6 +111,58 @@ impl Select {
             extra: headers.map(record::headers_of).unwrap_or_default(),
         };
         Record::new(row, position, layout).map_err(|error| error.to_string())
+    }
+}
+
+impl Select {
+    /// What is kept of a row that cannot be published: the columns that were read, as the WAL would
+    /// bring them as text.
+    pub(super) fn item(&self, row: &Row, why: &str, position: Position, layout: &Layout) -> Item {
+        let count = layout.texts.len();
+        let texts: Vec<Option<&str>> = (0..count)
+            .map(|at| row.try_get(at).ok().flatten())
+            .collect();
+        let payload: Option<&[u8]> = row.try_get(count).ok().flatten();
+        let headers: Option<serde_json::Value> = row.try_get(count + 1).ok().flatten();
+        let headers = headers.map(|headers| headers.to_string());
+
+        let mut columns = Vec::new();
+        let mut values = Vec::new();
+        let mut add = |name, type_oid, value| {
+            columns.push(Column { name, type_oid });
+            values.push(value);
+        };
+        for (name, text) in layout.texts.iter().zip(&texts) {
+            let value = text.map_or(Value::Null, |text| Value::Text(text.as_bytes()));
+            add(name, TEXT, value);
+        }
+        let payload = payload.map_or(Value::Null, |payload| match self.is_json {
+            true => Value::Text(payload),
+            false => Value::Binary(payload),
+        });
+        add(
+            &layout.payload,
+            if self.is_json { JSON[0] } else { BYTEA },
+            payload,
+        );
+        let headers = headers.as_deref().map(|text| Value::Text(text.as_bytes()));
+        add(&layout.headers, JSON[1], headers.unwrap_or(Value::Null));
+
+        let table = Relation {
+            id: 0,
+            schema: &self.table.schema,
+            name: &self.table.name,
+            columns,
+        };
+        let text = |at: usize| texts.get(at).copied().flatten().map(str::to_owned);
+        let names = Names {
+            id: text(record::ID),
+            aggregate_type: text(record::AGGREGATE_TYPE),
+            aggregate_id: text(record::AGGREGATE_ID),
+            event_type: text(record::TYPE),
+        };
+        let bytes = quarantine::encode_values(&quarantine::encode_relation(&table), &values);
+        Item::offender(why, position, names, bytes)
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod init;
+pub mod quarantine;
 pub mod reconcile;
 pub mod run;
 pub mod status;
@@ -12,7 +13,10 @@ use clap::{
     Arg, Args as _, FromArgMatches as _, Subcommand, builder::Resettable, error::ErrorKind,
 };
 
-use self::{check::Check, init::Init, reconcile::Reconcile, run::Run, status::StatusOf};
+use self::{
+    check::Check, init::Init, quarantine::Quarantine, reconcile::Reconcile, run::Run,
+    status::StatusOf,
+};
 use crate::config;
 
 /// The version, and the commit that it was built from.
@@ -30,6 +34,7 @@ pub enum Command {
     Init(Init),
     /// Compare the table with the stream, and publish what is missing if asked to
     Reconcile(Reconcile),
+    Quarantine(Box<Quarantine>),
 }
 
 /// Reads the command line, the environment and the file; ends the process with what is wrong.
@@ -60,6 +65,7 @@ impl Command {
             Self::Status(given) => &mut given.config,
             Self::Init(given) => &mut given.config,
             Self::Reconcile(given) => &mut given.config,
+            Self::Quarantine(given) => &mut given.config,
         };
         *config = config.clone().completed()?;
         Ok(self)

@@ -56,6 +56,7 @@ pub(super) const SECTIONS: &[Section] = &[
                 "duplicate_window_seconds",
                 "CDC_STREAM_DUPLICATE_WINDOW_SECONDS",
             ),
+            ("quarantine", "CDC_QUARANTINE_STREAM"),
         ],
     ),
     (

@@ -7,6 +7,7 @@ use chassis::config::Value;
 use clap::Args;
 
 use super::value::{name, number};
+use crate::quarantine;
 
 /// Where they go.
 #[derive(Args, Clone, Debug)]
@@ -72,6 +73,12 @@ pub struct StreamConfig {
           env = "CDC_STREAM_DUPLICATE_WINDOW_SECONDS", default_value = "120",
           value_parser = Value::new(window, "120"))]
     pub duplicate_window_seconds: u64,
+
+    /// The stream that takes rows which cannot be published, created where missing, with as many
+    /// replicas; `none` lets such a row stop the relay
+    #[arg(id = "CDC_QUARANTINE_STREAM", long = "cdc-quarantine-stream", env = "CDC_QUARANTINE_STREAM",
+          value_parser = Value::stream("ORDERS_QUARANTINE"))]
+    pub quarantine: Option<String>,
 }
 
 /// Whether the relay may create the stream.
@@ -85,7 +92,25 @@ pub enum Create {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits;
 
+/// Says that a row that cannot be published is to stop the relay.
+const NO_QUARANTINE: &str = "none";
+
 impl StreamConfig {
+    /// The quarantine, unless there is to be none.
+    pub fn quarantine(&self) -> Option<quarantine::Settings> {
+        let name = match self.quarantine.as_deref() {
+            Some(NO_QUARANTINE) => return None,
+            Some(name) => name.to_owned(),
+            None => format!("{}_QUARANTINE", self.name),
+        };
+        Some(quarantine::Settings {
+            stream: self.name.clone(),
+            quarantine: name,
+            replicas: self.replicas.into(),
+            create: self.create == Create::Missing,
+        })
+    }
+
     pub fn duplicate_window(&self) -> Duration {
         Duration::from_secs(self.duplicate_window_seconds)
     }

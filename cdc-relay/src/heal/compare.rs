@@ -17,7 +17,9 @@ use tokio_postgres::Transaction;
 
 use super::floor::{Removed, least_uuid};
 use crate::{
+    config::StreamConfig,
     error::{Error, Result},
+    quarantine,
     window::BATCH_RECORDS_MAX,
 };
 
@@ -53,16 +55,18 @@ pub struct Phantoms {
 pub async fn note_present(
     transaction: &Transaction<'_>,
     nats: &Nats,
-    stream: &str,
+    stream: &StreamConfig,
     messages: u64,
 ) -> Result<()> {
     let created = transaction.batch_execute(PRESENT).await;
     created.map_err(|e| Error::sql(DURING, &e))?;
+    // First: what is released meanwhile is in the stream by the time that this is read.
+    note_absent(transaction, nats, stream).await?;
     if messages == 0 {
         return Ok(());
     }
     let found = jetstream::new(nats.clone())
-        .get_stream_no_info(stream)
+        .get_stream_no_info(&stream.name)
         .await;
     let found = found.map_err(|e| Error::transient(DURING, &e))?;
     let config = OrderedConfig {
@@ -102,6 +106,27 @@ pub async fn note_present(
             return Ok(());
         }
     }
+}
+
+/// Notes events that the stream lacks on purpose: they are in quarantine, or were discarded there.
+async fn note_absent(
+    transaction: &Transaction<'_>,
+    nats: &Nats,
+    stream: &StreamConfig,
+) -> Result<()> {
+    let Some(settings) = stream.quarantine() else {
+        return Ok(());
+    };
+    let Some(store) = quarantine::find(nats, &settings).await? else {
+        return Ok(());
+    };
+    let mut items = store.walk().await?;
+    while let Some(ids) = items.absent_on_purpose().await? {
+        let sequences = vec![0_i64; ids.len()];
+        let added = transaction.execute(ADD_PRESENT, &[&ids, &sequences]).await;
+        added.map_err(|e| Error::sql(DURING, &e))?;
+    }
+    Ok(())
 }
 
 /// Which rows `o` of the table are missing, as an SQL condition.

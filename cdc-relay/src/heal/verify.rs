@@ -105,7 +105,7 @@ pub async fn compare(
     transaction: &Transaction<'_>,
 ) -> Result<Verdict> {
     let truth = read_truth(nats, &config.stream, Missing::Heal).await?;
-    compare::note_present(transaction, nats, &truth.stream, truth.messages).await?;
+    compare::note_present(transaction, nats, &config.stream, truth.messages).await?;
     let table = config.source.table.quoted();
     let id = format!("o.{}", quote(&config.columns.id));
     let outbox = Outbox {
@@ -123,8 +123,10 @@ pub async fn count(
 ) -> Result<Verdict> {
     let missing = compare::missing(transaction, outbox, removed).await?;
     let Outbox { table, id } = outbox;
-    let query =
-        format!("SELECT count(*), coalesce(min({id}::text), '') FROM {table} o WHERE {missing}");
+    // A row without an id is in quarantine, where it cannot be told by it.
+    let query = format!(
+        "SELECT count(*), coalesce(min({id}::text), '') FROM {table} o WHERE {id} IS NOT NULL AND {missing}"
+    );
     let row = transaction.query_one(&query, &[]).await;
     let row = row.map_err(|e| Error::sql(DURING, &e))?;
     let count = row.try_get(0).map_err(|e| Error::sql(DURING, &e))?;

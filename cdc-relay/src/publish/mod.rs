@@ -130,6 +130,11 @@ impl Appender {
         }
     }
 
+    /// The sequence that the next append follows.
+    pub fn last_sequence(&self) -> u64 {
+        self.last_sequence
+    }
+
     /// The last append that was acknowledged to this appender.
     pub fn last_acknowledged(&self) -> Option<&Acknowledged> {
         self.acknowledged.as_ref()

@@ -5,14 +5,14 @@ use async_nats::{HeaderValue, header::HeaderName};
 
 use crate::{
     config::{Columns, Message},
-    subject::Resolved,
+    subject::{Resolved, Template},
 };
 
 /// The places of the required texts in [`Layout::texts`].
 pub const ID: usize = 0;
-pub(super) const AGGREGATE_TYPE: usize = 1;
-pub(super) const AGGREGATE_ID: usize = 2;
-pub(super) const TYPE: usize = 3;
+pub const AGGREGATE_TYPE: usize = 1;
+pub const AGGREGATE_ID: usize = 2;
+pub const TYPE: usize = 3;
 /// How many of the texts must not be NULL.
 pub(super) const REQUIRED: usize = 4;
 
@@ -48,6 +48,19 @@ impl Layout {
     /// Whether a row must have this text: to be told apart, or for its subject.
     pub fn is_required(&self, text: usize) -> bool {
         text < REQUIRED || self.subject.needs(text)
+    }
+
+    /// The column with the events' types.
+    pub fn type_column(&self) -> &str {
+        &self.texts[TYPE]
+    }
+
+    /// The same for events that go to another subject.
+    pub fn for_subject(&self, subject: &Template) -> Self {
+        Self {
+            subject: subject.resolve(|_| ID),
+            ..self.clone()
+        }
     }
 
     /// Reads the configuration.

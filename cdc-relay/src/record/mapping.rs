@@ -7,7 +7,7 @@ use mailbox::envelope::Position;
 use super::{
     Invalid, Record, Role, Row,
     column::{self, Kind},
-    layout::{ID, Layout},
+    layout::{AGGREGATE_ID, AGGREGATE_TYPE, ID, Layout, REQUIRED, TYPE},
 };
 use crate::pgoutput::{Relation, Tuple, Value};
 
@@ -50,6 +50,15 @@ impl Mapping {
         let (at, kind) = self.texts[ID];
         let value = tuple.values().nth(at)?.ok()?;
         Some(column::text("id", kind, value).ok()??.into_owned())
+    }
+
+    /// What can be read of id, aggregate type, aggregate id and type.
+    pub fn names(&self, tuple: &Tuple<'_>) -> [Option<String>; REQUIRED] {
+        [ID, AGGREGATE_TYPE, AGGREGATE_ID, TYPE].map(|text| {
+            let (at, kind) = self.texts[text];
+            let value = tuple.values().nth(at)?.ok()?;
+            Some(column::text("", kind, value).ok()??.into_owned())
+        })
     }
 
     /// Reads a row.

@@ -48,7 +48,9 @@ pub async fn look(client: &Client, config: &StreamConfig) -> Result<Option<Look>
     let sequence = info.state.last_sequence;
     let last = match mark::read(info.config.metadata.get(mark::KEY), sequence) {
         Some(marked) => Ok(Some(marked)),
-        None => last_event(&stream, config, sequence).await,
+        None => last_event(&stream, config, sequence)
+            .await
+            .map(|end| end.map(|end| end.resume)),
     };
     Ok(Some(Look {
         paths: Paths::of(&info.config),
