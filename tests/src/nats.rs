@@ -48,7 +48,8 @@ impl Nats {
     }
 
     /// Starts a server in the guard's directory, with lines of nats-server's configuration besides
-    /// the harness's own, such as `jetstream: { sync_interval: always }`, which adds to its block.
+    /// the harness's own. A block such as `jetstream: { sync_interval: always }` takes the place of the
+    /// harness's, which is empty: where the store is stands outside of it.
     ///
     /// # Errors
     /// As [`Nats::start`].
@@ -233,7 +234,7 @@ impl Nats {
 
     fn configuration(&self) -> String {
         format!(
-            "listen: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\njetstream {{ store_dir: {:?} }}\n{}\n",
+            "listen: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\nstore_dir: {:?}\njetstream {{}}\n{}\n",
             self.port.number(),
             self.monitoring_port(),
             self.directory.join("store"),
