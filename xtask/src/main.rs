@@ -3,6 +3,7 @@
 // Speaking to a person at a terminal is what this program is for.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod bench;
 mod check;
 mod demo;
 mod fuzz;
@@ -36,6 +37,8 @@ enum Command {
     Fuzz(fuzz::Arguments),
     /// Plays faults drawn at random against the relay, for as long as wanted
     Soak(soak::Arguments),
+    /// Measures the relay, in a release build, beside its peers
+    Bench(bench::Arguments),
     /// Checks format, lints, dependencies, the tree's own rules, and the protobuf contracts
     Check(check::Arguments),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
     };
     report(outcome)

@@ -60,6 +60,10 @@ const SQL_PLACES: &[(&str, &str)] = &[
         "pings, and the lock that migrations take",
     ),
     ("tests/", "the auditor and the tests look from outside"),
+    (
+        "xtask/src/bench/",
+        "the backlog, and a publisher that polls it",
+    ),
 ];
 
 /// The rules that the file breaks, by line.
