@@ -72,15 +72,16 @@ async fn says(relay: &Process, text: &str) -> Result<()> {
     .await
 }
 
-/// Awaits that the relay has its one lasting connection, the SQL one being closed, and returns whether
-/// it is encrypted.
+/// Whether the relay's connections, one for replication among them, are encrypted, all or none.
 async fn is_encrypted(rig: &Rig) -> Result<bool> {
-    let query = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
-                 WHERE application_name = 'cdc-relay'";
-    eventually("one connection of the relay", SOON, async || {
-        let rows = rig.sql.query(query, &[]).await?;
-        ensure!(rows.len() == 1, "{} connections", rows.len());
-        Ok(Some(rows[0].get(0)))
+    let query = "SELECT bool_and(ssl), bool_or(ssl), bool_or(backend_type = 'walsender') \
+                 FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'cdc-relay'";
+    eventually("the relay's connections", SOON, async || {
+        let row = rig.sql.query_one(query, &[]).await?;
+        let of = |at: usize| row.get::<_, Option<bool>>(at);
+        ensure!(of(2) == Some(true), "none for replication");
+        ensure!(of(0) == of(1), "some are encrypted and some are not");
+        Ok(of(0))
     })
     .await
 }
@@ -324,4 +325,24 @@ async fn somebody_between_who_reads_along_is_found_out() -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn prefer_goes_on_without_tls_where_the_handshake_cannot_work() -> Result<()> {
+    let guard = Guard::start()?;
+    let authority = Authority::new(&guard, "authority")?;
+    let server = authority.sign(&["127.0.0.1"])?;
+    let rig = rig(guard, &authority, &server).await?;
+    let lost = "sslcert=/nowhere/relay.pem&sslkey=/nowhere/relay.key";
+    let prefers = relay(&rig, "127.0.0.1", lost)?;
+    prefers.wait_ready().await?;
+    assert!(!is_encrypted(&rig).await?);
+    says(&prefers, "going on without TLS").await?;
+    prefers.kill().await?;
+    let demands = relay(&rig, "127.0.0.1", &format!("sslmode=require&{lost}"))?;
+    says(
+        &demands,
+        "cannot read the client certificate /nowhere/relay.pem",
+    )
+    .await
 }

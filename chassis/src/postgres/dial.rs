@@ -37,6 +37,7 @@ impl Target {
         match self.negotiated(self.parameters.get_ssl_mode()).await {
             // As in `connect`.
             Err(error) if self.prefers() && tls::explain(&error, "", "").is_some() => {
+                self.goes_on_without_tls(&error);
                 self.negotiated(SslMode::Disable).await
             }
             dialled => dialled,

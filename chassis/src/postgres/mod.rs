@@ -35,6 +35,10 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// What a URL that says nothing of it stands for.
 const KEEPALIVE_DEFAULT: Duration = Duration::from_secs(2 * 60 * 60);
 
+/// How tokio-postgres says that a handshake failed; it has no type for it. What fails behind it, such as a
+/// client certificate that the server refuses, is told and not gone around.
+const HANDSHAKE_FAILED: &str = "error performing TLS handshake";
+
 /// Where to connect, as whom, and how.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -112,7 +116,8 @@ impl Target {
         let connected = self.parameters.connect(self.connector.clone()).await;
         let connected = match connected {
             // As in libpq: `prefer` promises nothing, so a server whose TLS is broken is no obstacle.
-            Err(error) if self.prefers() && tls::explain(&error, "", "").is_some() => {
+            Err(error) if self.prefers() && error.to_string() == HANDSHAKE_FAILED => {
+                self.goes_on_without_tls(&error);
                 let mut plain = self.parameters.clone();
                 plain.ssl_mode(SslMode::Disable);
                 plain.connect(self.connector.clone()).await
@@ -126,6 +131,11 @@ impl Target {
             }
         });
         Ok((client, socket))
+    }
+
+    fn goes_on_without_tls(&self, error: &(dyn std::error::Error + 'static)) {
+        let why = explain(error);
+        tracing::warn!(server = %self, why, "going on without TLS, because sslmode=prefer lets me");
     }
 
     fn prefers(&self) -> bool {

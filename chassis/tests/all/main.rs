@@ -18,6 +18,8 @@ mod nats;
 #[cfg(test)]
 mod rpc;
 #[cfg(test)]
+mod secure;
+#[cfg(test)]
 mod tasks;
 #[cfg(test)]
 mod telemetry;
