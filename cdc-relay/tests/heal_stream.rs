@@ -144,6 +144,30 @@ async fn a_lost_tail_whose_place_others_have_taken_is_noticed() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_consumer_that_is_ahead_of_its_stream_is_set_back_before_anything_is_appended()
+-> Result<()> {
+    let rig = Rig::start().await?;
+    let relay = rig.relay("relay")?;
+    relay.wait_ready().await?;
+    rig.insert("one").await?;
+    rig.settled().await?;
+    assert_eq!(consume(&rig).await?, ["one"]);
+    assert!(relay.terminate().await?.success());
+    // As where a stream loses its tail and its consumers keep their state: in a cluster, or before 2.15.
+    let ahead = format!("$JS.API.CONSUMER.RESET.{STREAM}.reader");
+    let client = rig.nats.client().await?;
+    let answer = client.request(ahead, "{\"seq\": 50}".into()).await?;
+    let answer = String::from_utf8_lossy(&answer.payload).into_owned();
+    ensure!(!answer.contains("error"), "{answer}");
+    relay.start_again()?;
+    says(&relay, "a consumer is ahead of its stream").await?;
+    rig.insert("two").await?;
+    assert_eq!(rig.settled().await?.len(), 2);
+    assert_eq!(consume(&rig).await?, ["two"]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_deleted_stream_is_made_anew_and_filled_from_the_table() -> Result<()> {
     let rig = Rig::start().await?;
     let relay = rig.relay("relay")?;

@@ -99,38 +99,38 @@ async fn reset(
             tracing::debug!(stream, consumer = name, %error, "the server has no call to set a consumer back")
         }
     }
+    make_anew(jetstream, stream, name).await
+}
+
+async fn make_anew(jetstream: &jetstream::Context, stream: &str, name: &str) -> Result<()> {
     let during = "make a consumer anew";
-    // As JSON, so that nothing is lost of it that this version does not know.
-    let info: Value = jetstream
-        .request(format!("CONSUMER.INFO.{stream}.{name}"), &())
-        .await
-        .map_err(|e| Error::transient(during, &e))?;
+    // As JSON, so that nothing of it is lost which this version does not know.
+    let call = async |call: &str, body: Value| {
+        let answer = jetstream.request(format!("CONSUMER.{call}.{stream}.{name}"), &body);
+        let answer: Value = answer.await.map_err(|e| Error::transient(during, &e))?;
+        match answer.get("error") {
+            None => Ok(answer),
+            Some(error) => Err(Error::Transient(format!(
+                "{during}: {call} {stream}/{name}: {error}"
+            ))),
+        }
+    };
+    let info = call("INFO", json!({})).await?;
     let config = &info["config"];
+    call("DELETE", json!({})).await?;
     if config["durable_name"].as_str().is_none() {
-        // Whoever made it makes another when it is gone.
         tracing::warn!(
             stream,
             consumer = name,
-            "deleting the consumer, which is not durable"
+            "deleted the consumer, which is not durable: whoever made it makes another"
         );
-    }
-    let deleted: Value = jetstream
-        .request(format!("CONSUMER.DELETE.{stream}.{name}"), &())
-        .await
-        .map_err(|e| Error::transient(during, &e))?;
-    tracing::warn!(stream, consumer = name, %deleted, "making the consumer anew: it is delivered again what the stream holds");
-    if config["durable_name"].as_str().is_none() {
         return Ok(());
     }
+    tracing::warn!(
+        stream,
+        consumer = name,
+        "making the consumer anew: it is delivered again what the stream holds"
+    );
     let wanted = json!({ "stream_name": stream, "config": config, "action": "create" });
-    let created: Value = jetstream
-        .request(format!("CONSUMER.CREATE.{stream}.{name}"), &wanted)
-        .await
-        .map_err(|e| Error::transient(during, &e))?;
-    match created.get("error") {
-        None => Ok(()),
-        Some(error) => Err(Error::Transient(format!(
-            "{during}: {stream}/{name}: {error}"
-        ))),
-    }
+    call("CREATE", wanted).await.map(drop)
 }

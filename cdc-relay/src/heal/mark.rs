@@ -46,7 +46,7 @@ pub async fn write(
         ))
     };
     let info: Value = jetstream
-        .request(format!("STREAM.INFO.{stream}"), &())
+        .request(format!("STREAM.INFO.{stream}"), &json!({}))
         .await
         .map_err(|e| Error::transient(during, &e))?;
     let mut config = info["config"].clone();
