@@ -209,6 +209,10 @@ async fn copy(
     truth: &Truth,
     (cause, desk): (&Cause, &mut Desk<'_>),
 ) -> Result<(u64, Option<Acknowledged>)> {
+    if config.source.message_prefix.is_some() {
+        tracing::warn!(slot = config.source.slot, consistent_point = %snapshot.consistent_point, "messages from before this point that no slot has kept are lost: no table holds them");
+        return Ok((0, None));
+    }
     let begin = sql.build_transaction();
     let isolated = begin.isolation_level(tokio_postgres::IsolationLevel::RepeatableRead);
     let transaction = isolated.start().await.map_err(|e| Error::sql(DURING, &e))?;

@@ -80,6 +80,9 @@ impl Cause {
         if policy == Policy::Heal {
             return Ok(self);
         }
+        if !healing.has_table {
+            return Err(self.without_table(slot));
+        }
         let variable = match self {
             Self::StreamDeleted(_) => "CDC_STREAM_DELETED",
             _ => "CDC_HEAL",
@@ -89,6 +92,24 @@ impl Cause {
              `cdc-relay reconcile` shows what the stream lacks; to have it published from the table: \
              SELECT pg_drop_replication_slot('{slot}'); then the relay makes a new slot and does so"
         )))
+    }
+}
+
+impl Cause {
+    /// The refusal where no table holds the events.
+    fn without_table(self, slot: &str) -> Error {
+        let mend = match self {
+            Self::StreamDeleted(_) => "create the stream again, and the relay goes on there",
+            Self::LostTail(_) => "start the relay again, and it goes on behind them",
+            Self::OtherHistory(_) => "give the relay a new stream",
+            Self::NoSlot | Self::Requested | Self::SlotLost(_) => {
+                &format!("SELECT pg_drop_replication_slot('{slot}'), and the relay makes a new one")
+            }
+        };
+        Error::Definite(format!(
+            "{self}; events that are missing now are lost: they were messages, and no table holds them \
+             (CDC_MESSAGE_PREFIX). To go on without them: {mend}"
+        ))
     }
 }
 

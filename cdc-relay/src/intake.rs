@@ -4,6 +4,8 @@
 use mailbox::envelope::Position;
 use tokio_postgres::types::PgLsn;
 
+mod logical;
+
 use crate::{
     config::Source,
     error::{Error, Result},
@@ -52,6 +54,8 @@ pub struct Intake<'a> {
     /// Why a row that cannot be published must stop the relay, if it must.
     stops: Option<String>,
     outbox: Option<Outbox>,
+    /// What the payloads of logical messages are described as, since the last of them.
+    payload_type: Option<u32>,
     commit_lsn: PgLsn,
     /// Rows of the outbox so far in this transaction.
     index: u32,
@@ -74,6 +78,7 @@ impl<'a> Intake<'a> {
             resume,
             stops,
             outbox: None,
+            payload_type: None,
             commit_lsn: PgLsn::from(0),
             index: 0,
         }
@@ -99,6 +104,11 @@ impl<'a> Intake<'a> {
             Message::Relation(relation) => self.relation(&relation).map(|()| Taken::Other),
             Message::Insert { relation, tuple } => self.row(relation, &tuple),
             Message::Commit { end_lsn } => Ok(Taken::Commit(end_lsn)),
+            Message::Logical {
+                is_transactional,
+                prefix,
+                content,
+            } => self.logical(is_transactional, prefix, content),
             Message::Other(_) => Ok(Taken::Other),
         }
     }

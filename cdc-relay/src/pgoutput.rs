@@ -37,7 +37,13 @@ pub enum Message<'a> {
         relation: u32,
         tuple: Tuple<'a>,
     },
-    /// Updates, deletes, truncates, types, origins, logical messages: nothing that an outbox says.
+    /// What `pg_logical_emit_message` wrote; one that is not transactional stands between transactions.
+    Logical {
+        is_transactional: bool,
+        prefix: &'a str,
+        content: &'a [u8],
+    },
+    /// Updates, deletes, truncates, types, origins: nothing that an outbox says.
     Other(u8),
 }
 
@@ -135,6 +141,20 @@ pub fn decode(message: &[u8]) -> Result<Message<'_>> {
             };
             Ok(Message::Insert { relation, tuple })
         }
+        b'M' => {
+            let flags = bytes.u8()?;
+            let _lsn = bytes.lsn()?;
+            let prefix = bytes.text()?;
+            let length =
+                usize::try_from(bytes.u32()?).map_err(|_| Malformed("a message too long"))?;
+            let content = bytes.take(length)?;
+            bytes.end()?;
+            Ok(Message::Logical {
+                is_transactional: flags & 1 == 1,
+                prefix,
+                content,
+            })
+        }
         other => Ok(Message::Other(other)),
     }
 }
@@ -201,7 +221,8 @@ mod tests {
         relation.extend(b"\x01id\0\0\0\x0b\x86\xff\xff\xff\xff");
         let mut begin = b"B".to_vec();
         begin.extend([0; 20]);
-        for whole in [insert(), relation, begin] {
+        let logical = b"M\x01\0\0\0\0\0\0\0\x07outbox\0\0\0\0\x02{}".to_vec();
+        for whole in [insert(), relation, begin, logical] {
             for end in 0..whole.len() {
                 if let Ok(Message::Insert { tuple, .. }) = decode(&whole[..end]) {
                     assert!(tuple.values().any(|value| value.is_err()));

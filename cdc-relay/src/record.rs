@@ -15,7 +15,7 @@ mod layout;
 mod mapping;
 mod timestamp;
 
-pub(crate) use self::column::{BYTEA, TIMESTAMP, TIMESTAMPTZ, members as headers_of};
+pub(crate) use self::column::{BYTEA, JSON, TEXT, TIMESTAMP, TIMESTAMPTZ, members as headers_of};
 use self::layout::REQUIRED;
 pub use self::{
     column::Role,

@@ -267,7 +267,7 @@ async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Starte
         connection.enable_failover(&source.slot).await?;
     }
     let (reader, writer) = connection
-        .start_replication(&source.slot, &source.publication, known.streaming)
+        .start_replication(source, known.streaming)
         .await?;
     // Only now, with the slot in hand, nobody else who plays by the rules moves what is read here.
     let positions = slot::positions(&sql, &source.slot);

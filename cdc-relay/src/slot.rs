@@ -69,6 +69,9 @@ const DROP: &str = "SELECT pg_drop_replication_slot($1)";
 /// table does not exist: its service may be about to create it.
 pub async fn prepare(sql: &Client, source: &Source) -> Result<Slot> {
     check_server(sql).await?;
+    if source.message_prefix.is_some() {
+        return prepare_without_table(sql, source).await;
+    }
     let is_partitioned = find_table(sql, &source.table).await?;
     let slot = find(sql, &source.slot).await?;
     match (find_publication(sql, source, is_partitioned).await?, &slot) {
@@ -78,6 +81,15 @@ pub async fn prepare(sql: &Client, source: &Source) -> Result<Slot> {
             return Err(unpublished(source, &create_statement(source), &slot));
         }
         (Publication::Incomplete { mend }, _) => return Err(unpublished(source, &mend, &slot)),
+    }
+    Ok(slot)
+}
+
+/// Messages belong to no publication, and the plugin wants to be named one all the same.
+async fn prepare_without_table(sql: &Client, source: &Source) -> Result<Slot> {
+    let slot = find(sql, &source.slot).await?;
+    if let Publication::Missing = find_publication(sql, source, false).await? {
+        create_publication(sql, source).await?;
     }
     Ok(slot)
 }
@@ -208,6 +220,9 @@ fn unpublished(source: &Source, mend: &str, slot: &Slot) -> Error {
 
 /// What creates the publication.
 pub fn create_statement(source: &Source) -> String {
+    if source.message_prefix.is_some() {
+        return format!("CREATE PUBLICATION {}", quote(&source.publication));
+    }
     format!(
         "CREATE PUBLICATION {} FOR TABLE {} WITH (publish = 'insert', publish_via_partition_root = true)",
         quote(&source.publication),

@@ -119,6 +119,12 @@ ALTER ROLE {quoted} LOGIN REPLICATION;
 }
 
 fn table_sql(config: &Config) -> String {
+    if let Some(prefix) = &config.source.message_prefix {
+        return format!(
+            "-- No table: events are what pg_logical_emit_message(true, {}, …) writes.\n",
+            literal(prefix)
+        );
+    }
     let (table, columns) = (&config.source.table, &config.columns);
     let layout = Layout::of(columns, &config.message);
     let mut lines = Vec::new();
@@ -151,6 +157,12 @@ CREATE TABLE IF NOT EXISTS {table} (
 
 fn rights_sql(config: &Config, role: &str, database: &str) -> String {
     let (table, role) = (&config.source.table, quote(role));
+    if config.source.message_prefix.is_some() {
+        return format!(
+            "GRANT CONNECT, TEMPORARY ON DATABASE {} TO {role};\n",
+            quote(database)
+        );
+    }
     format!(
         "-- What it may do: follow the log, read the table, and compare it with the stream in a temporary one.
 GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {role};
@@ -166,6 +178,20 @@ GRANT SELECT ON {table} TO {role};
 fn publication_sql(config: &Config) -> String {
     let source = &config.source;
     let (name, table) = (literal(&source.publication), &source.table);
+    if source.message_prefix.is_some() {
+        return format!(
+            "-- Messages belong to no publication, and Postgres wants to be named one all the same.
+DO $init$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = {name}) THEN
+        {};
+    END IF;
+END
+$init$;
+",
+            create_statement(source)
+        );
+    }
     format!(
         "-- What of the log it is sent.
 DO $init$

@@ -42,6 +42,12 @@ pub struct Reconcile {
 /// When one of the two cannot be looked at, or a relay holds the slot that is to be made anew.
 pub async fn run(given: Reconcile) -> anyhow::Result<ExitCode> {
     let config = &given.config;
+    if let Some(prefix) = &config.source.message_prefix {
+        anyhow::bail!(
+            "there is nothing to compare the stream with: events are messages with the prefix {prefix}, and no \
+             table holds them"
+        );
+    }
     let _telemetry = telemetry::init(&config.telemetry, "cdc-relay")?;
     let nats = nats::connect(&config.nats, "cdc-relay").await?;
     let after = given.after.as_deref();

@@ -29,6 +29,10 @@ pub struct Healing {
     #[arg(id = "CDC_VERIFY", long = "cdc-verify", env = "CDC_VERIFY", default_value = "true",
           value_parser = Value::new(flag, "true"))]
     pub verify: bool,
+
+    /// There is a table to mend from.
+    #[arg(skip = true)]
+    pub has_table: bool,
 }
 
 /// By itself, or only on somebody's word.

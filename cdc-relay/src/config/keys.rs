@@ -10,6 +10,7 @@ pub(super) const SECTIONS: &[Section] = &[
         &[
             ("database_url", "DATABASE_URL"),
             ("table", "CDC_TABLE"),
+            ("message_prefix", "CDC_MESSAGE_PREFIX"),
             ("slot", "CDC_SLOT"),
             ("publication", "CDC_PUBLICATION"),
             (

@@ -88,6 +88,22 @@ impl Config {
     /// # Errors
     /// What only a person can say.
     pub fn completed(mut self) -> Result<Self, clap::Error> {
+        if let Some(prefix) = &self.source.message_prefix {
+            if self.retention.seconds.is_some() {
+                let wrong = "CDC_RETENTION_SECONDS: with CDC_MESSAGE_PREFIX there is no table to remove rows \
+                             from; leave one of them out\n";
+                return Err(clap::Error::raw(ErrorKind::ArgumentConflict, wrong));
+            }
+            // Nothing keeps the events that a mend or a comparison would need.
+            self.healing.policy = Policy::Refuse;
+            self.healing.deleted = Policy::Refuse;
+            self.healing.verify = false;
+            self.healing.has_table = false;
+            self.source.table = Table {
+                schema: "messages".to_owned(),
+                name: prefix.clone(),
+            };
+        }
         if !self.stream.subjects.is_empty() {
             return Ok(self);
         }

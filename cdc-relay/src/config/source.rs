@@ -24,6 +24,12 @@ pub struct Source {
           value_parser = Value::new(table, "public.outbox"))]
     pub table: Table,
 
+    /// Takes events that no table holds: the messages that `pg_logical_emit_message(true, prefix, content)`
+    /// writes with this prefix. What it forfeits is in the relay's README
+    #[arg(id = "CDC_MESSAGE_PREFIX", long = "cdc-message-prefix", env = "CDC_MESSAGE_PREFIX",
+          value_parser = Value::new(name, "outbox"))]
+    pub message_prefix: Option<String>,
+
     /// The replication slot, created where missing; its name is taken for the whole Postgres server,
     /// and relays of one slot stand by for each other
     #[arg(id = "CDC_SLOT", long = "cdc-slot", env = "CDC_SLOT", default_value = "cdc_relay",

@@ -151,7 +151,17 @@ async fn all(config: &Config, sql: &Client, report: &mut Report) -> Result<Optio
     let slot = slot::find(sql, config).await?;
     server::look(sql, &slot, report).await?;
     let rights = role::look(sql, report).await?;
-    let largest = table::look(sql, config, &layout, &rights, report).await?;
+    let largest = match &config.source.message_prefix {
+        Some(prefix) => {
+            report.ok(
+                "messages",
+                format!("with the prefix {prefix}; no table holds them"),
+            );
+            publication::exists(sql, config, &rights, report).await?;
+            None
+        }
+        None => table::look(sql, config, &layout, &rights, report).await?,
+    };
     slot::look(config, &slot, report);
     Ok(largest)
 }

@@ -2,7 +2,7 @@
 
 use tokio_postgres::{Client, Row};
 
-use super::{Report, failed};
+use super::{Report, failed, role::Rights};
 use crate::{config::Config, error::Result, record::Layout, slot::create_statement, wal::quote};
 
 const PUBLICATION: &str = "\
@@ -55,6 +55,33 @@ pub(super) async fn look(
         None => report.ok(
             "publication",
             format!("{name} publishes the inserts of the table"),
+        ),
+    }
+    Ok(())
+}
+
+/// Messages need a publication to be named, whatever is in it.
+pub(super) async fn exists(
+    sql: &Client,
+    config: &Config,
+    rights: &Rights,
+    report: &mut Report,
+) -> Result<()> {
+    let name = &config.source.publication;
+    let exists = "SELECT FROM pg_publication WHERE pubname = $1";
+    let row = sql.query_opt(exists, &[name]).await;
+    match row.map_err(|e| failed(&e))? {
+        Some(_) => report.ok("publication", format!("{name} exists")),
+        None if rights.creates => {
+            report.ok(
+                "publication",
+                format!("{name} does not exist: the relay makes it"),
+            );
+        }
+        None => report.wrong(
+            "publication",
+            format!("{name} does not exist, and the role lacks CREATE on the database"),
+            create_statement(&config.source),
         ),
     }
     Ok(())

@@ -28,10 +28,15 @@ const PEEK: &str = "\
                    + ('x' || encode(substring(data FROM 10 FOR 8), 'hex'))::bit(64)::bigint \
                      * interval '1 microsecond'))::float8 END \
     FROM pg_logical_slot_peek_binary_changes($1::text::name, NULL, $2, \
-         'proto_version', '1', 'publication_names', $3)";
+         'proto_version', '1', 'publication_names', $3, 'messages', $4) \
+    WHERE $4 = 'false' AND get_byte(data, 0) <> 77 \
+       OR get_byte(data, 0) IN (66, 67) \
+       OR get_byte(data, 0) = 77 AND get_byte(data, 1) = 1 \
+          AND substring(data FROM 11 FOR octet_length($5::bytea) + 1) = $5::bytea || '\\x00'";
 
 const BEGIN: i32 = b'B' as i32;
 const INSERT: i32 = b'I' as i32;
+const LOGICAL: i32 = b'M' as i32;
 
 /// Changes that are decoded at most, and whatever the last transaction has beyond.
 const CHANGES_MAX: i32 = 100_000;
@@ -70,7 +75,11 @@ async fn peek(sql: &Client, config: &Config, stored: Option<Position>) -> Result
     let names: [&(dyn ToSql + Sync); 2] = [&source.slot, &copy];
     sql.execute(COPY, &names).await.map_err(failed)?;
     let publication = crate::wal::quote(&source.publication);
-    let arguments: [&(dyn ToSql + Sync); 3] = [&copy, &CHANGES_MAX, &publication];
+    let prefix = source.message_prefix.as_deref();
+    let messages = if prefix.is_some() { "true" } else { "false" };
+    let prefix = prefix.unwrap_or_default().as_bytes();
+    let arguments: [&(dyn ToSql + Sync); 5] =
+        [&copy, &CHANGES_MAX, &publication, &messages, &prefix];
     let rows = sql.query_raw(PEEK, arguments).await.map_err(failed)?;
     let mut rows = pin!(rows);
     let mut waiting = Waiting::default();
@@ -84,7 +93,7 @@ async fn peek(sql: &Client, config: &Config, stored: Option<Position>) -> Result
                 age = row.try_get(2).map_err(failed)?;
                 index = 0;
             }
-            INSERT => {
+            INSERT | LOGICAL => {
                 // The slot may not have heard yet of what the stream has.
                 let is_stored = stored.is_some_and(|at| (lsn, index) <= (at.lsn, at.index));
                 index += 1;

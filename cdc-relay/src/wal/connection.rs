@@ -19,6 +19,7 @@ use super::{
     stream::{WalReader, WalWriter, split},
 };
 use crate::{
+    config::Source,
     error::{Error, Result},
     history::Ancestor,
 };
@@ -161,12 +162,12 @@ impl Connection {
     /// [`Error::SlotHeld`] while another relay streams from the slot.
     pub async fn start_replication(
         mut self,
-        slot: &str,
-        publication: &str,
+        source: &Source,
         streaming: bool,
     ) -> Result<(WalReader, WalWriter)> {
         let during = "start replication";
-        let (slot, publication) = (quote(slot), literal(&quote(publication)));
+        let publication = literal(&quote(&source.publication));
+        let (slot, messages) = (quote(&source.slot), source.message_prefix.is_some());
         let version = match streaming {
             true => "proto_version '2', streaming 'on'",
             false => "proto_version '1'",
@@ -174,7 +175,7 @@ impl Connection {
         // 0/0: go on from where the slot was confirmed.
         let command = format!(
             "START_REPLICATION SLOT {slot} LOGICAL 0/0 \
-             ({version}, publication_names {publication}, binary 'true')"
+             ({version}, publication_names {publication}, binary 'true', messages '{messages}')"
         );
         self.send(during, &command).await?;
         let started = async {

@@ -98,9 +98,17 @@ impl Live {
             .map_err(anyhow::Error::msg)?;
         let config = Target::new(&url, "decoder");
         let connection = Connection::open(&config, Duration::from_secs(60)).await?;
-        let stream = connection
-            .start_replication(&slot, PUBLICATION, true)
-            .await?;
+        let (url, slot) = (rig.postgres.url(database), format!("--cdc-slot={slot}"));
+        let publication = format!("--cdc-publication={PUBLICATION}");
+        let flags = [
+            "--cdc-stream=NONE",
+            "--database-url",
+            &url,
+            &slot,
+            &publication,
+        ];
+        let source = cdc_relay::config::Config::of(flags)?.source;
+        let stream = connection.start_replication(&source, true).await?;
         let end = CancellationToken::new();
         let (mut reader, mut writer) = stream;
         let stop = end.clone();
