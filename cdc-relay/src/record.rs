@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use async_nats::{HeaderMap, HeaderValue, header::HeaderName};
+use async_nats::{HeaderValue, header::HeaderName};
 use bytes::Bytes;
 use mailbox::envelope::{self, Position};
 
@@ -11,6 +11,7 @@ use crate::{pgoutput::Malformed, subject};
 
 mod cloud;
 mod column;
+mod headers;
 mod layout;
 mod mapping;
 mod timestamp;
@@ -19,6 +20,7 @@ pub(crate) use self::column::{BYTEA, JSON, TEXT, TIMESTAMP, TIMESTAMPTZ, members
 use self::layout::REQUIRED;
 pub use self::{
     column::Role,
+    headers::Headers,
     layout::{AGGREGATE_ID, AGGREGATE_TYPE, ID, Layout, TYPE},
     mapping::Mapping,
 };
@@ -29,7 +31,7 @@ pub struct Record {
     pub position: Position,
     pub subject: String,
     /// All headers but those of the append itself.
-    pub headers: HeaderMap,
+    pub headers: Headers,
     pub payload: Bytes,
     bytes: usize,
 }
@@ -83,36 +85,40 @@ impl Record {
             required(at)?;
         }
         let subject = layout.subject.subject(row.texts)?;
-        let mut headers = HeaderMap::new();
-        for (name, value) in &layout.fixed {
-            headers.insert(name.clone(), value.clone());
-        }
-        for (name, value) in &row.extra {
-            match own_header(name, value) {
-                Some((name, value)) => headers.insert(name, value),
-                None => tracing::warn!(
-                    id = required(ID)?, header = ?name,
-                    "a header of an outbox row was left out: its name is reserved, or it holds what a header cannot"
-                ),
-            }
-        }
-        for (name, at) in &layout.as_headers {
-            if let Some(text) = row.texts.get(*at).and_then(Option::as_deref) {
-                headers.insert(name.clone(), header_value(&layout.texts[*at], text)?);
-            }
-        }
-        if let Some(cloud) = &layout.cloud {
-            cloud::add(&mut headers, cloud, &row);
-        }
+        // What comes first stands: the relay's own, then what was configured, then the row's.
+        let mut headers = Headers::new();
         for (name, at) in [
             (envelope::EVENT_ID, ID),
             (envelope::EVENT_TYPE, TYPE),
             (envelope::AGGREGATE_TYPE, AGGREGATE_TYPE),
             (envelope::AGGREGATE_ID, AGGREGATE_ID),
         ] {
-            headers.insert(name, header_value(&layout.texts[at], required(at)?)?);
+            let pushed = headers.push(name, required(at)?);
+            pushed.map_err(|error| unfit(&layout.texts[at], &error))?;
         }
-        headers.insert(envelope::POSITION, position.to_string());
+        headers.push_own(envelope::POSITION, position);
+        if let Some(cloud) = &layout.cloud {
+            cloud::add(&mut headers, cloud, &row);
+        }
+        for (name, at) in &layout.as_headers {
+            if let Some(text) = row.texts.get(*at).and_then(Option::as_deref) {
+                let value = text.parse::<HeaderValue>();
+                let value = value.map_err(|error| unfit(&layout.texts[*at], &error))?;
+                headers.add(name, &value);
+            }
+        }
+        for (name, value) in &row.extra {
+            match own_header(name, value) {
+                Some((name, value)) => headers.add(&name, &value),
+                None => tracing::warn!(
+                    id = required(ID)?, header = ?name,
+                    "a header of an outbox row was left out: its name is reserved, or it holds what a header cannot"
+                ),
+            }
+        }
+        for (name, value) in &layout.fixed {
+            headers.add(name, value);
+        }
         Ok(Self::of_message(position, subject, headers, row.payload))
     }
 
@@ -120,54 +126,40 @@ impl Record {
     pub fn of_message(
         position: Position,
         subject: String,
-        headers: HeaderMap,
+        headers: Headers,
         payload: Bytes,
     ) -> Self {
-        let bytes = subject.len() + wire_bytes(&headers) + payload.len();
         Self {
             position,
+            bytes: subject.len() + headers.wire_bytes() + payload.len(),
             subject,
             headers,
             payload,
-            bytes,
         }
     }
 
     /// Marks it as the last event of its transaction.
     pub fn end_transaction(&mut self) {
         let count = u64::from(self.position.index) + 1;
-        self.headers.insert(envelope::COMMIT, count.to_string());
+        self.headers.push_own(envelope::COMMIT, count);
     }
 
-    /// Bytes that the row takes on its way: subject, headers and payload.
+    /// Bytes that the row takes on its way, without what the append adds: subject, headers and payload.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// The event's id, for errors and logs.
     pub fn id(&self) -> &str {
-        self.headers
-            .get(envelope::EVENT_ID)
-            .map_or("?", HeaderValue::as_str)
+        self.headers.get(envelope::EVENT_ID).unwrap_or("?")
     }
 }
 
-/// What the headers take on the wire: `NATS/1.0`, a line each, and an empty line.
-fn wire_bytes(headers: &HeaderMap) -> usize {
-    let lines = headers.iter().flat_map(|(name, values)| {
-        let name: &str = name.as_ref();
-        values
-            .iter()
-            .map(move |value| name.len() + value.as_str().len() + 4)
-    });
-    12 + lines.sum::<usize>()
-}
-
-fn header_value(column: &str, text: &str) -> Result<HeaderValue, Invalid> {
-    text.parse().map_err(|error| Invalid::Unreadable {
+fn unfit(column: &str, why: &dyn std::fmt::Display) -> Invalid {
+    Invalid::Unreadable {
         column: column.to_owned(),
-        why: format!("it cannot stand in a header: {error}"),
-    })
+        why: format!("it cannot stand in a header: {why}"),
+    }
 }
 
 /// A header of the row's own, if it may go out.

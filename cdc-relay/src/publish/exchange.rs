@@ -3,18 +3,21 @@
 use std::time::Duration;
 
 use async_nats::{
-    Client, HeaderMap, Request, RequestErrorKind,
-    header::{
-        NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE,
-        NATS_EXPECTED_LAST_SEQUENCE, NATS_EXPECTED_STREAM,
-    },
+    Client, Request, RequestErrorKind,
+    header::NATS_BATCH_COMMIT_FINAL,
     jetstream::{publish::PublishAck, response::Response},
 };
 
 use crate::{
     error::{Error, Result},
-    record::Record,
+    record::{Headers, Record},
 };
+
+const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
+const EXPECTED_LAST_SEQUENCE: &str = "Nats-Expected-Last-Sequence";
+const BATCH_ID: &str = "Nats-Batch-Id";
+const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
+const BATCH_COMMIT: &str = "Nats-Batch-Commit";
 
 pub(super) const DURING: &str = "append to the stream";
 
@@ -46,9 +49,7 @@ impl Exchange {
             return Err(Error::definite("an append of nothing"));
         };
         let first = records.first_mut().unwrap_or(&mut last);
-        first
-            .headers
-            .insert(NATS_EXPECTED_STREAM, self.stream.as_str());
+        first.headers.push_own(EXPECTED_STREAM, &self.stream);
         expect(&mut first.headers, last_sequence);
         if !records.is_empty() {
             let batch = new_batch_id();
@@ -57,13 +58,12 @@ impl Exchange {
                 number(&mut record.headers, &batch, at + 1);
                 let sent = self
                     .client
-                    .publish_with_headers(record.subject, record.headers, record.payload)
+                    .publish_with_headers(record.subject, record.headers.into_map(), record.payload)
                     .await;
                 sent.map_err(|e| Error::transient("publish", &e))?;
             }
             number(&mut last.headers, &batch, size);
-            last.headers
-                .insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
+            last.headers.push_own(BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
         }
         self.acknowledged(last).await
     }
@@ -72,7 +72,7 @@ impl Exchange {
     async fn acknowledged(&self, record: Record) -> Result<PublishAck> {
         let subject = record.subject;
         let request = Request::new()
-            .headers(record.headers)
+            .headers(record.headers.into_map())
             .payload(record.payload)
             .timeout(Some(ACK_TIMEOUT));
         let reply = self.client.send_request(subject.clone(), request).await;
@@ -108,11 +108,11 @@ pub(super) fn new_batch_id() -> String {
 }
 
 /// States the sequence that the message must follow.
-pub(super) fn expect(headers: &mut HeaderMap, last_sequence: u64) {
-    headers.insert(NATS_EXPECTED_LAST_SEQUENCE, last_sequence.to_string());
+pub(super) fn expect(headers: &mut Headers, last_sequence: u64) {
+    headers.push_own(EXPECTED_LAST_SEQUENCE, last_sequence);
 }
 
-fn number(headers: &mut HeaderMap, batch: &str, at: usize) {
-    headers.insert(NATS_BATCH_ID, batch);
-    headers.insert(NATS_BATCH_SEQUENCE, at.to_string());
+fn number(headers: &mut Headers, batch: &str, at: usize) {
+    headers.push_own(BATCH_ID, batch);
+    headers.push_own(BATCH_SEQUENCE, at);
 }

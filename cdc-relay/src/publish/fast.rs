@@ -74,7 +74,7 @@ impl FastIngest {
             } = record;
             let client = &exchange.client;
             let sent = client
-                .publish_with_reply_and_headers(subject, reply, headers, payload)
+                .publish_with_reply_and_headers(subject, reply, headers.into_map(), payload)
                 .await;
             sent.map_err(|e| Error::transient("publish", &e))?;
         }

@@ -10,7 +10,6 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::HeaderValue;
 use mailbox::envelope;
 use metrics::{counter, gauge};
 use tokio_postgres::types::PgLsn;
@@ -19,7 +18,7 @@ use super::{
     holds::{Holds, Known, Ready},
     item::{Form, Item, Meta, Names, Role, State, encode_message},
     key::Key,
-    make::{Maker, take_header},
+    make::Maker,
     open::{Settings, find, find_or_create},
     request::now_ms,
     scan::{Found, Start, scan},
@@ -222,12 +221,12 @@ impl<'a> Desk<'a> {
         if self.holds.is_empty() || !self.holds.holds(names.bucket(), record.position) {
             return Ok(Some(record));
         }
-        if let Some(end) = take_header(&mut record.headers, envelope::COMMIT) {
+        if let Some(end) = record.headers.remove(envelope::COMMIT) {
             // The transaction ends with the event before it.
             let lsn = record.position.lsn;
             let before = batch.records.last_mut();
             if let Some(before) = before.filter(|before| before.position.lsn == lsn) {
-                before.headers.insert(envelope::COMMIT, end);
+                before.headers.push_own(envelope::COMMIT, end);
             }
         }
         let body = encode_message(&record.subject, &record.headers, &record.payload);
@@ -299,7 +298,7 @@ impl<'a> Desk<'a> {
 /// The columns of a row that made a message.
 fn names_of(record: &Record) -> Names {
     let header = |name: &str| {
-        let value = record.headers.get(name).map(HeaderValue::as_str);
+        let value = record.headers.get(name);
         value.map(str::to_owned)
     };
     Names {

@@ -10,6 +10,7 @@ use mailbox::envelope::Position;
 use serde::{Deserialize, Serialize};
 
 use super::key::{Bucket, Key, Place};
+use crate::record::Headers;
 
 /// The header that holds a [`Meta`].
 pub(super) const META: &str = "Quarantine-Item";
@@ -191,28 +192,19 @@ impl Item {
 }
 
 /// A message that would have been published, as bytes.
-pub(super) fn encode_message(subject: &str, headers: &HeaderMap, payload: &[u8]) -> Bytes {
-    let pairs: Vec<(&str, &str)> = headers
-        .iter()
-        .flat_map(|(name, values)| {
-            let name: &str = name.as_ref();
-            values.iter().map(move |value| (name, value.as_str()))
-        })
-        .collect();
+pub(super) fn encode_message(subject: &str, headers: &Headers, payload: &[u8]) -> Bytes {
+    let pairs: Vec<(&str, &str)> = headers.iter().collect();
     let head = serde_json::to_vec(&(subject, pairs)).unwrap_or_default();
     join(&head, payload)
 }
 
 /// Reads it again: subject, headers, payload.
-pub fn decode_message(body: &Bytes) -> Option<(String, HeaderMap, Bytes)> {
+pub fn decode_message(body: &Bytes) -> Option<(String, Headers, Bytes)> {
     let (head, payload) = split(body)?;
     let (subject, pairs): (String, Vec<(String, String)>) = serde_json::from_slice(&head).ok()?;
-    let mut headers = HeaderMap::new();
+    let mut headers = Headers::new();
     for (name, value) in pairs {
-        headers.append(
-            name.parse::<async_nats::header::HeaderName>().ok()?,
-            value.parse::<async_nats::HeaderValue>().ok()?,
-        );
+        headers.add(&name.parse().ok()?, &value.parse().ok()?);
     }
     Some((subject, headers, payload))
 }
@@ -254,10 +246,9 @@ mod tests {
 
     #[test]
     fn a_message_comes_back_byte_for_byte() {
-        let mut headers = HeaderMap::new();
-        headers.insert("Nats-Msg-Id", "ä\t\"1\"");
-        headers.append("twice", "a");
-        headers.append("twice", "b");
+        let mut headers = Headers::new();
+        headers.push("Nats-Msg-Id", "ä\t\"1\"").unwrap();
+        headers.push("tenant", "a: b").unwrap();
         let payload: Vec<u8> = (0..=255).collect();
         let body = encode_message("events.Made", &headers, &payload);
         let (subject, read, bytes) = decode_message(&body).unwrap();

@@ -3,7 +3,6 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use mailbox::envelope::Position;
 
@@ -15,7 +14,7 @@ use super::{
 use crate::{
     config::Source,
     publish::Limits,
-    record::{Layout, Mapping, Record},
+    record::{Headers, Layout, Mapping, Record},
     subject::Template,
     wal::System,
 };
@@ -121,35 +120,19 @@ fn of_message(body: &Bytes, position: Position, fix: Option<&Fix>) -> Result<Rec
 }
 
 fn amend(
-    mut headers: HeaderMap,
+    mut headers: Headers,
     fixes: &BTreeMap<String, Option<String>>,
-) -> Result<HeaderMap, String> {
+) -> Result<Headers, String> {
     for (name, value) in fixes {
         let cannot = || format!("the fix gives header `{name}` a value that cannot stand there");
         let own = crate::record::own_header(name, value.as_deref().unwrap_or_default());
-        let (name, value_read): (_, HeaderValue) = own.ok_or_else(cannot)?;
-        take_header(&mut headers, name.as_ref());
-        if value.is_some() {
-            headers.insert(name, value_read);
+        let (name, read) = own.ok_or_else(cannot)?;
+        match value {
+            Some(_) => headers.set(&name, &read),
+            None => drop(headers.remove(name.as_ref())),
         }
     }
     Ok(headers)
-}
-
-/// Takes a header out.
-pub(super) fn take_header(headers: &mut HeaderMap, name: &str) -> Option<HeaderValue> {
-    let taken = headers.get(name).cloned()?;
-    let mut rest = HeaderMap::new();
-    for (other, values) in headers
-        .iter()
-        .filter(|(other, _)| AsRef::<str>::as_ref(other) != name)
-    {
-        for value in values {
-            rest.append(other.clone(), value.clone());
-        }
-    }
-    *headers = rest;
-    Some(taken)
 }
 
 /// What can be read of a row that cannot be published.

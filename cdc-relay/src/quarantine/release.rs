@@ -220,7 +220,7 @@ impl Desk<'_> {
             None,
         );
         let resume = self.done().unwrap_or(&start).to_string();
-        record.headers.insert(envelope::RESUME, resume);
+        record.headers.push_own(envelope::RESUME, resume);
         Verdict::Publish(Box::new(record))
     }
 
@@ -238,9 +238,7 @@ impl Desk<'_> {
             return Ok(());
         }
         for (record, (place, _)) in run.records.iter_mut().zip(&run.items) {
-            record
-                .headers
-                .insert(envelope::QUARANTINE, place.to_string());
+            record.headers.push_own(envelope::QUARANTINE, place);
         }
         let first = appender.last_sequence() + 1;
         appender.append(run.records).await?;

@@ -3,17 +3,17 @@
 
 use std::fmt::Write as _;
 
-use async_nats::{HeaderMap, HeaderValue};
+use async_nats::{HeaderValue, header::HeaderName};
 
 use super::{
-    Row,
+    Headers, Row,
     layout::{AGGREGATE_ID, Cloud, ID, TYPE},
 };
 
 /// Adds the attributes. A row's own `ce-…` headers stay, as extensions, where no attribute has their name.
-pub(super) fn add(headers: &mut HeaderMap, cloud: &Cloud, row: &Row<'_>) {
-    headers.insert("ce-specversion", "1.0");
-    headers.insert("ce-source", cloud.source.clone());
+pub(super) fn add(headers: &mut Headers, cloud: &Cloud, row: &Row<'_>) {
+    headers.push_own("ce-specversion", "1.0");
+    headers.add(&HeaderName::from_static("ce-source"), &cloud.source);
     let text = |at: usize| row.texts.get(at).and_then(Option::as_deref);
     let attributes = [
         ("ce-id", text(ID)),
@@ -27,7 +27,7 @@ pub(super) fn add(headers: &mut HeaderMap, cloud: &Cloud, row: &Row<'_>) {
     ];
     for (name, value) in attributes {
         if let Some(value) = value.and_then(|value| encoded(value).parse::<HeaderValue>().ok()) {
-            headers.insert(name, value);
+            headers.add(&HeaderName::from_static(name), &value);
         }
     }
 }

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use async_nats::HeaderMap;
 use bytes::Bytes;
 use cdc_relay::{
     config::{self, Table},
     pgoutput::{Message, decode},
-    record::{Layout, Mapping, Record},
+    record::{Headers, Layout, Mapping, Record},
     spool::{Settings, Spool},
 };
 use clap::{Args as _, Command, FromArgMatches as _};
@@ -129,10 +128,10 @@ impl Reading {
 fn event(record: &Record) -> Event {
     let header = |name: &str| of(&record.headers, name);
     let own = ["Nats-", "Cdc-", "Event-", "Aggregate-"];
-    let extra = record.headers.iter().filter_map(|(name, _)| {
-        let name: &str = name.as_ref();
-        (!own.iter().any(|own| name.starts_with(own))).then(|| (name.to_owned(), header(name)))
-    });
+    let all = record.headers.iter();
+    let extra = all
+        .filter(|(name, _)| !own.iter().any(|own| name.starts_with(own)))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
     Event {
         id: header("Nats-Msg-Id"),
         aggregate_type: header("Aggregate-Type"),
@@ -143,8 +142,6 @@ fn event(record: &Record) -> Event {
     }
 }
 
-fn of(headers: &HeaderMap, name: &str) -> String {
-    headers
-        .get(name)
-        .map_or_else(String::new, |value| value.as_str().to_owned())
+fn of(headers: &Headers, name: &str) -> String {
+    headers.get(name).unwrap_or_default().to_owned()
 }

@@ -116,9 +116,8 @@ fn contents(
         Form::Message => {
             if let Some((subject, headers, bytes)) = quarantine::decode_message(body) {
                 columns.insert("subject".to_owned(), json!(subject));
-                for (name, values) in headers.iter() {
-                    let values: Vec<_> = values.iter().map(|value| value.as_str()).collect();
-                    columns.insert(name.to_string(), json!(values.join(", ")));
+                for (name, value) in headers.iter() {
+                    columns.insert(name.to_owned(), json!(value));
                 }
                 columns.insert("payload".to_owned(), text(&bytes));
                 payload = Some(bytes.to_vec());
