@@ -1,0 +1,242 @@
+//! I5 with rows that cannot be published, under faults: each event stands once in the stream, those of
+//! an aggregate in their order, whenever a relay is killed, paused or replaced.
+
+mod rig;
+
+use std::{collections::HashMap, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use async_nats::{Client, HeaderMap, jetstream};
+use cdc_relay::quarantine::{self, Action, Decision, Fix, Request, Settings, Store};
+use harness::eventually;
+use mailbox::envelope::{
+    AGGREGATE_ID, AGGREGATE_TYPE, EVENT_ID, EVENT_TYPE, POSITION, QUARANTINE, RESUME,
+};
+use rand::RngExt as _;
+use rig::{DATABASE, Rig, SOON, STREAM};
+use tokio::{
+    task::JoinHandle,
+    time::{interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+const AGGREGATES: usize = 7;
+
+async fn store(client: &Client) -> Result<Store> {
+    let settings = Settings {
+        stream: STREAM.to_owned(),
+        quarantine: format!("{STREAM}_QUARANTINE"),
+        replicas: 1,
+        create: false,
+    };
+    let found = quarantine::find(client, &settings).await?;
+    found.context("there is no quarantine")
+}
+
+/// Mends and releases whatever blocks; returns how many items are open.
+async fn release_all(client: &Client) -> Result<usize> {
+    let store = store(client).await?;
+    let open = store.list(|_, meta| meta.is_open()).await?.items;
+    for item in open.iter().filter(|item| item.blocks()) {
+        if item.request.is_some() {
+            continue;
+        }
+        let fix = Fix {
+            event_type: Some("Mended".to_owned()),
+            ..Fix::default()
+        };
+        store.mend(&item.place, fix).await?;
+        let request = Request {
+            action: Action::Release,
+            decision: Decision::default(),
+            refused: None,
+        };
+        store.ask(&item.place, &request).await?;
+    }
+    Ok(open.len())
+}
+
+/// Writes rows of some aggregates, numbered within each; every ninth cannot be published.
+fn writer(url: String, stop: CancellationToken) -> JoinHandle<Result<()>> {
+    tokio::spawn(async move {
+        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
+        tokio::spawn(connection);
+        let mut pace = interval(Duration::from_millis(60));
+        let mut number = 0;
+        while !stop.is_cancelled() {
+            pace.tick().await;
+            let mut rows = String::from("BEGIN;");
+            for _ in 0..rand::rng().random_range(1..4) {
+                number += 1;
+                let aggregate = number % AGGREGATES;
+                let event = if number % 9 == 0 {
+                    "no subject"
+                } else {
+                    "Made"
+                };
+                rows.push_str(&format!(
+                    "INSERT INTO outbox (aggregateid, type, payload) VALUES ('{aggregate}', '{event}', '{number}');"
+                ));
+            }
+            client.batch_execute(&format!("{rows} COMMIT")).await?;
+        }
+        Ok(())
+    })
+}
+
+/// Releases until nothing is open, and compares the stream with the table.
+async fn settled(rig: &Rig, client: &Client) -> Result<()> {
+    let rows = rig.sql.query("SELECT id::text FROM outbox", &[]).await?;
+    let expected: usize = rows.len();
+    eventually("everything to be published", SOON * 3, async || {
+        let open = release_all(client).await?;
+        let count = usize::try_from(rig.count().await?)?;
+        ensure!(
+            open == 0 && count >= expected,
+            "{open} open; {count} of {expected}"
+        );
+        Ok(Some(()))
+    })
+    .await?;
+    let stored = rig.stored().await?;
+    let mut ids: Vec<_> = stored.iter().map(|message| message.id.as_str()).collect();
+    ids.sort_unstable();
+    let all = ids.len();
+    ids.dedup();
+    ensure!(all == ids.len(), "{} events stand twice", all - ids.len());
+    ensure!(all == expected, "{all} of {expected}");
+    let mut last: HashMap<String, u64> = HashMap::new();
+    for message in &stored {
+        let aggregate = message.headers.get(AGGREGATE_ID).context("no aggregate")?;
+        let number: u64 = message.payload.parse()?;
+        let before = last.insert(aggregate.to_string(), number).unwrap_or(0);
+        ensure!(before < number, "{number} stands behind {before}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_relay_killed_while_rows_go_in_and_out_of_quarantine_loses_and_repeats_nothing()
+-> Result<()> {
+    let rig = Rig::start().await?;
+    let client = rig.nats.client().await?;
+    let relay = rig.relay("relay")?;
+    relay.wait_ready().await?;
+    let stop = CancellationToken::new();
+    let writer = writer(rig.postgres.url(DATABASE), stop.clone());
+    for _ in 0..8 {
+        let until = rand::rng().random_range(400..1500);
+        let working = async {
+            loop {
+                // The relay may be about to make it.
+                let _open = release_all(&client).await;
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            () = working => {}
+            () = sleep(Duration::from_millis(until)) => {}
+        }
+        relay.kill().await?;
+        relay.start_again()?;
+    }
+    stop.cancel();
+    writer.await??;
+    settled(&rig, &client).await
+}
+
+#[tokio::test]
+async fn a_relay_that_wakes_up_late_puts_nothing_into_quarantine_and_takes_nothing_out()
+-> Result<()> {
+    let rig = Rig::start().await?;
+    let client = rig.nats.client().await?;
+    let (first, second) = (rig.relay("first")?, rig.relay("second")?);
+    first.wait_ready().await?;
+    second.wait_ready().await?;
+    let stop = CancellationToken::new();
+    let writer = writer(rig.postgres.url(DATABASE), stop.clone());
+    for _ in 0..2 {
+        let (active, standby) = match first.metric("cdc_relay_streaming").await? {
+            Some(1.0) => (&first, &second),
+            _ => (&second, &first),
+        };
+        for _ in 0..10 {
+            let _open = release_all(&client).await;
+            sleep(Duration::from_millis(50)).await;
+        }
+        active.pause()?;
+        eventually("the standby to stream", SOON, async || {
+            let _open = release_all(&client).await;
+            Ok((standby.metric("cdc_relay_streaming").await? == Some(1.0)).then_some(()))
+        })
+        .await?;
+        for _ in 0..10 {
+            let _open = release_all(&client).await;
+            sleep(Duration::from_millis(50)).await;
+        }
+        active.resume()?;
+        eventually("the other to stand by", SOON, async || {
+            Ok((active.metric("cdc_relay_streaming").await? == Some(0.0)).then_some(()))
+        })
+        .await?;
+    }
+    stop.cancel();
+    writer.await??;
+    settled(&rig, &client).await
+}
+
+#[tokio::test]
+async fn what_was_released_in_the_last_moment_before_a_crash_is_not_released_again() -> Result<()> {
+    let rig = Rig::start().await?;
+    let client = rig.nats.client().await?;
+    let relay = rig.relay("relay")?;
+    relay.wait_ready().await?;
+    rig.insert("before").await?;
+    for (event, payload) in [("no subject", "1"), ("Made", "2"), ("Made", "3")] {
+        let row = format!(
+            "INSERT INTO outbox (aggregateid, type, payload) VALUES ('a', '{event}', '{payload}')"
+        );
+        rig.sql.batch_execute(&row).await?;
+    }
+    let store = store(&client).await?;
+    let open = eventually("three items", SOON, async || {
+        let open = store.list(|_, meta| meta.is_open()).await?.items;
+        Ok((open.len() == 3).then_some(open))
+    })
+    .await?;
+    relay.kill().await?;
+    release_all(&client).await?;
+
+    // What a relay has appended that was killed before it could close the items.
+    let jetstream = jetstream::new(client.clone());
+    for item in &open[..2] {
+        let (meta, names) = (&item.meta, &item.meta.names);
+        let mut headers = HeaderMap::new();
+        let id = names.id.as_deref().unwrap_or_default();
+        headers.insert(EVENT_ID, id);
+        headers.insert(EVENT_TYPE, "Mended");
+        headers.insert(AGGREGATE_TYPE, "thing");
+        headers.insert(AGGREGATE_ID, "a");
+        headers.insert(POSITION, meta.position.to_string());
+        headers.insert(QUARANTINE, item.place.to_string());
+        let last = &open[2].meta;
+        let last_id = last.names.id.as_deref().unwrap_or_default();
+        headers.insert(RESUME, format!("{} {last_id}", last.position));
+        let sent = jetstream.publish_with_headers("events.Mended", headers, "1".into());
+        sent.await?.await?;
+    }
+    relay.start_again()?;
+    relay.wait_ready().await?;
+    rig.insert("after").await?;
+    eventually("the rest", SOON, async || {
+        let open = store.list(|_, meta| meta.is_open()).await?.items;
+        let count = rig.count().await?;
+        ensure!(open.is_empty() && count >= 5, "{open:?} {count}");
+        Ok(Some(()))
+    })
+    .await?;
+    let payloads: Vec<_> = rig.stored().await?.into_iter().map(|m| m.payload).collect();
+    assert_eq!(payloads.len(), 5, "{payloads:?}");
+    assert_eq!(payloads[..3], ["before", "1", "1"]);
+    Ok(())
+}
