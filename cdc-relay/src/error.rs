@@ -32,6 +32,10 @@ pub enum Error {
     /// table, behind a new slot.
     #[error("{0}")]
     Heal(Cause),
+    /// JetStream refused messages that came together, and does not say which of them is wrong, as with an
+    /// id that the stream has already: the next session sends them one by one, to find out.
+    #[error("{0}; sending the next ones one by one, to find out which")]
+    Unclear(String),
     /// Somebody else was quicker to create something.
     #[error("{0}")]
     AlreadyExists(String),

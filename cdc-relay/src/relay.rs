@@ -91,7 +91,8 @@ pub async fn run(config: Config, nats: Nats, ready: Check, stop: CancellationTok
                 }
                 STANDBY_PAUSE
             }
-            Error::Transient(_) | Error::AlreadyExists(_) => {
+            Error::Transient(_) | Error::AlreadyExists(_) | Error::Unclear(_) => {
+                known.careful |= matches!(error, Error::Unclear(_));
                 failed("transient");
                 tracing::warn!(%error, "starting over");
                 failures = failures.saturating_add(1);
@@ -133,6 +134,8 @@ struct Known {
     verified: bool,
     /// Another relay had the slot.
     standing_by: bool,
+    /// The last append was refused, and it is not known which of its records is the cause.
+    careful: bool,
     /// Whether large transactions are taken while they run; until the spool fails.
     streaming: bool,
 }
@@ -180,6 +183,9 @@ async fn session(
     ready.set(true);
 
     let mut appender = Appender::after(nats.clone(), &truth);
+    if std::mem::take(&mut known.careful) {
+        appender.be_careful();
+    }
     let (created_ns, found) = (truth.created_ns, truth.acknowledged());
     let resume = Resume::after(desk.done().cloned(), confirmed);
     let stops = desk.is_available().err().map(str::to_owned);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::{
     Client, Request, RequestErrorKind,
     header::NATS_BATCH_COMMIT_FINAL,
-    jetstream::{publish::PublishAck, response::Response},
+    jetstream::{ErrorCode, publish::PublishAck, response::Response},
 };
 
 use crate::{
@@ -98,7 +98,11 @@ impl Exchange {
 
     /// Another writer (10071), a refused batch, a leader change: the truth decides.
     pub(super) fn refused(&self, why: &async_nats::jetstream::Error) -> Error {
-        Error::Transient(format!("{DURING}: stream {} refused: {why}", self.stream))
+        let text = format!("{DURING}: stream {} refused: {why}", self.stream);
+        match why.error_code() {
+            ErrorCode::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE => Error::Unclear(text),
+            _ => Error::Transient(text),
+        }
     }
 }
 

@@ -123,7 +123,8 @@ fn read(
     }
     let ack: PublishAck = serde_json::from_slice(&message.payload).map_err(unreadable)?;
     if ack.batch_id.as_deref() != Some(batch) || ack.batch_size != Some(count as u64) {
-        return Err(Error::Transient(format!(
+        // One of them did not fit: a stranger's message is in its place, or the stream has its id.
+        return Err(Error::Unclear(format!(
             "{DURING}: {} of {count} messages of the batch were stored",
             ack.batch_size.unwrap_or_default()
         )));

@@ -44,7 +44,7 @@ use crate::{
     error::{Error, Result},
     record::Record,
     stream::Truth,
-    window::Batch,
+    window::{BATCH_RECORDS_MAX, Batch},
 };
 
 /// How long an append may take in all: a stuck socket holds the messages before the acknowledgement.
@@ -55,6 +55,9 @@ const CONNECTION_CHECK: Duration = Duration::from_millis(100);
 
 /// Without fast batches, more than this many messages are not even tried one by one.
 const SINGLES_MAX: usize = 16;
+
+/// After [`Error::Unclear`] so many go one by one: as many as can have come together.
+const CAREFUL_MAX: usize = BATCH_RECORDS_MAX;
 
 /// What the stream takes besides single messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +94,8 @@ pub struct Appender {
     paths: Paths,
     fast: Option<FastIngest>,
     pace: Pace,
+    /// How many records are still to go one by one, whatever they belong to.
+    careful: usize,
     last_sequence: u64,
     acknowledged: Option<Acknowledged>,
 }
@@ -125,6 +130,7 @@ impl Appender {
             paths: truth.paths,
             fast: None,
             pace: Pace::default(),
+            careful: 0,
             last_sequence: truth.last_sequence,
             acknowledged: None,
         }
@@ -133,6 +139,12 @@ impl Appender {
     /// The sequence that the next append follows.
     pub fn last_sequence(&self) -> u64 {
         self.last_sequence
+    }
+
+    /// Sends the next records one by one, so that one which JetStream refuses is known by its id. A
+    /// transaction among them is seen in part for a moment.
+    pub fn be_careful(&mut self) {
+        self.careful = CAREFUL_MAX;
     }
 
     /// The last append that was acknowledged to this appender.
@@ -147,6 +159,9 @@ impl Appender {
     /// As [`Self::append`].
     pub async fn append_batch(&mut self, batch: Batch) -> Result<()> {
         let count = batch.records.len();
+        if self.careful > 0 {
+            return self.append(batch.records).await;
+        }
         let may_go_apart = batch.is_of_singles && (self.paths.fast || count <= SINGLES_MAX);
         if !may_go_apart || count < 2 || !self.paths.atomic {
             return self.append(batch.records).await;
@@ -168,7 +183,10 @@ impl Appender {
     /// # Errors
     /// After any, what was stored is not known: drop the appender and read the truth again.
     pub async fn append(&mut self, records: Vec<Record>) -> Result<()> {
-        if self.paths.atomic || records.len() < 2 {
+        if self.careful > 0 {
+            self.careful = self.careful.saturating_sub(records.len());
+            self.append_singly(records).await
+        } else if self.paths.atomic || records.len() < 2 {
             self.append_together(records).await
         } else {
             self.append_apart(records).await
@@ -188,10 +206,7 @@ impl Appender {
     /// it in a fast batch, and otherwise each waits for the acknowledgement of the one before it.
     async fn append_apart(&mut self, records: Vec<Record>) -> Result<()> {
         if !self.paths.fast {
-            for record in records {
-                self.append_together(vec![record]).await?;
-            }
-            return Ok(());
+            return self.append_singly(records).await;
         }
         let Some(last) = Last::of(&records) else {
             return Ok(());
@@ -205,15 +220,23 @@ impl Appender {
         self.acknowledged(&ack, last)
     }
 
+    async fn append_singly(&mut self, records: Vec<Record>) -> Result<()> {
+        for record in records {
+            self.append_together(vec![record]).await?;
+        }
+        Ok(())
+    }
+
     fn acknowledged(&mut self, ack: &PublishAck, last: Last) -> Result<()> {
         let expected = self.last_sequence + last.count;
         // A duplicate at the very place that was asked for is this message, stored by an attempt
         // that timed out. Elsewhere, it is another event of the same id.
         if ack.duplicate && ack.sequence != expected {
             return Err(Error::Definite(format!(
-                "stream {} already holds an event of the same id at sequence {}: ids in the outbox \
-                 must be unique",
-                self.exchange.stream, ack.sequence
+                "event {} cannot be published: stream {} holds one of the same id already, at sequence {}. \
+                 Ids in the outbox must be unique; this one is taken again once the stream's duplicate \
+                 window has passed",
+                last.id, self.exchange.stream, ack.sequence
             )));
         }
         if ack.sequence != expected {

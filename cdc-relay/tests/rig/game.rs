@@ -34,12 +34,12 @@ pub struct Played {
 /// Plays rounds with faults of `targets`. Says what it does: the test harness shows that with a failure.
 pub async fn play(
     stage: &Stage,
+    oracle: &mut Oracle,
     mut draw: Draw,
     targets: &[Target],
     bounds: Bounds,
 ) -> Result<Played> {
     let begun = Instant::now();
-    let mut oracle = Oracle::default();
     let mut rounds = 0;
     while rounds < bounds.rounds && begun.elapsed() < bounds.time {
         rounds += 1;
@@ -58,7 +58,7 @@ pub async fn play(
         stage.servers.wait_ready().await?;
         sleep(QUIET).await;
         writers.stop().await;
-        let checked = stage.check(&mut oracle).await;
+        let checked = stage.check(oracle).await;
         checked.with_context(|| format!("after round {rounds}: {}", names.join(" + ")))?;
     }
     println!(

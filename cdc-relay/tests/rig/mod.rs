@@ -5,6 +5,7 @@
 // What a game does is shown with its failure.
 #![allow(clippy::print_stdout)]
 
+pub mod appends;
 pub mod draw;
 pub mod fault;
 pub mod game;
