@@ -11,6 +11,7 @@ use rig::{
     draw::Draw,
     fault::Target,
     game::{Bounds, play},
+    oracle::Oracle,
     stage::Stage,
 };
 
@@ -45,7 +46,8 @@ async fn soak(size: usize) -> Result<()> {
     stage.players[0].relay.wait_ready().await?;
     stage.add(SLOT, &[]).await?;
     stage.players[1].relay.wait_ready().await?;
-    play(&stage, draw, &ALL, bounds()?).await?;
+    let mut oracle = Oracle::default();
+    play(&stage, &mut oracle, draw, &ALL, bounds()?).await?;
     Ok(())
 }
 
