@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use harness::{Link, Port, Postgres, Process, eventually};
-use rig::{DATABASE, Rig, SLOT, SOON};
+use rig::{DATABASE, Rig, SLOT, SOON, insert};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -81,6 +81,31 @@ async fn a_standby_alone_is_awaited_until_it_is_promoted() -> Result<()> {
         Ok((rig.count().await? == 1).then_some(()))
     })
     .await
+}
+
+#[tokio::test]
+async fn a_running_relay_follows_the_promotion_by_itself() -> Result<()> {
+    let rig = Rig::start().await?;
+    let standby = rig.postgres.standby("standby", DATABASE, &[]).await?;
+    let relay = relay(&rig, &[rig.postgres.port(), standby.port()])?;
+    relay.wait_ready().await?;
+    rig.insert("one").await?;
+    rig.settled().await?;
+    standby.wait_caught_up(&rig.postgres).await?;
+    rig.postgres.kill().await?;
+    standby.promote().await?;
+    let sql = standby.connect(DATABASE).await?;
+    insert(&sql, "two").await?;
+    eventually("the row of the promoted server", SOON * 2, async || {
+        Ok((rig.count().await? == 2).then_some(()))
+    })
+    .await?;
+    // The row may come out of the table, before the new slot.
+    eventually("the relay to stream from there", SOON, async || {
+        Ok(is_streaming(&standby).await?.then_some(()))
+    })
+    .await?;
+    relay.ensure_alive()
 }
 
 #[tokio::test]
