@@ -65,15 +65,17 @@ async fn a_cluster_goes_on_without_its_leader_killed_or_cut_off() -> Result<()> 
         ..Default::default()
     };
     jetstream.create_stream(config).await?;
-    let publish = async || {
+    // By a client of that very node: one of the node that is cut off reaches nobody.
+    let publish_at = async |at: usize| {
+        let jetstream = jetstream::new(cluster.node(at).client().await?);
         eventually("an acknowledgement", SOON, async || {
             let ack = jetstream.publish("s", "x".into()).await?.await?;
             Ok(Some(ack.sequence))
         })
         .await
     };
-    publish().await?;
     let first = cluster.leader("S").await?;
+    publish_at(first).await?;
     cluster.cut_routes(first);
     let second = eventually("another leader", SOON, async || {
         let at = cluster.leader("S").await?;
@@ -81,11 +83,11 @@ async fn a_cluster_goes_on_without_its_leader_killed_or_cut_off() -> Result<()> 
         Ok(Some(at))
     })
     .await?;
-    publish().await?;
+    publish_at(second).await?;
     cluster.heal(first);
     cluster.wait_ready().await?;
     cluster.node(second).kill().await?;
-    publish().await?;
+    publish_at(first).await?;
     cluster.node(second).launch()?;
     cluster.wait_ready().await?;
     let third = cluster.leader("S").await?;
