@@ -240,3 +240,39 @@ async fn what_was_released_in_the_last_moment_before_a_crash_is_not_released_aga
     assert_eq!(payloads[..3], ["before", "1", "1"]);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_relay_whose_successor_has_begun_can_neither_store_nor_close_an_item() -> Result<()> {
+    let rig = Rig::start().await?;
+    let client = rig.nats.client().await?;
+    let relay = rig.relay("relay")?;
+    relay.wait_ready().await?;
+    let row = "INSERT INTO outbox (aggregateid, type, payload) VALUES ('a', 'no subject', '1')";
+    rig.sql.batch_execute(row).await?;
+    let mut early = store(&client).await?;
+    let open = eventually("an item", SOON, async || {
+        Ok(early.list(|_, meta| meta.is_open()).await?.items.pop())
+    })
+    .await?;
+    relay.kill().await?;
+
+    early.claim().await?;
+    let mut meta = open.meta.clone();
+    let other = quarantine::Place {
+        bucket: open.place.bucket,
+        key: quarantine::Key::of(meta.position, Some("another")),
+    };
+    early.put(&other, &mut meta, &"row".into()).await?;
+    store(&client).await?.claim().await?;
+    let third = quarantine::Place {
+        bucket: open.place.bucket,
+        key: quarantine::Key::of(meta.position, Some("a third")),
+    };
+    let stored = early.put(&third, &mut meta, &"row".into()).await;
+    let why = stored.err().context("it was stored")?.to_string();
+    assert!(why.contains("another relay has taken over"), "{why}");
+    assert!(early.close(&open.place, &open.meta).await.is_err());
+    let item = early.item(&open.place).await?.context("it is gone")?;
+    assert!(item.0.is_open());
+    Ok(())
+}

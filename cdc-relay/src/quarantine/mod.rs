@@ -25,8 +25,10 @@
 //! 3. *The fence.* A session marks the quarantine stream as its own before it reads anything, and every
 //!    item states that mark as the last one. So a relay that was paused while its successor took over
 //!    stores and closes nothing: what it had stored before, the successor has read. Its append may still
-//!    come, if the successor has not appended yet; the row of such an item is looked up in the stream
-//!    before it is released (`in_doubt`).
+//!    come, as long as the successor has not appended anything. That doubles a row only where the two
+//!    judge it differently (another configuration, other limits): the one publishes it, the other sets it
+//!    aside. Items of that time are marked (`in_doubt`), and *nothing looks them up in the stream yet*
+//!    before they are released.
 //! 4. *People* write requests and fixes, on subjects of their own. They change nothing until the relay
 //!    that holds the slot reads them.
 
