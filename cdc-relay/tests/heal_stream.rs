@@ -54,6 +54,7 @@ async fn published(rig: &Rig, relay: &Process) -> Result<()> {
         rig.insert(payload).await?;
     }
     rig.settled().await?;
+    rig.all_confirmed().await?;
     assert_eq!(consume(rig).await?, ["two", "three"]);
     Ok(())
 }

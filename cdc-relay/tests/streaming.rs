@@ -45,17 +45,6 @@ async fn replayed(relay: &Process) -> Result<f64> {
     Ok(count.unwrap_or_default())
 }
 
-/// Waits until the slot's confirmed position is past all that has been written.
-async fn confirmed_past_now(rig: &Rig) -> Result<()> {
-    let written = rig.wal_end().await?;
-    eventually("the slot to follow", SOON, async || {
-        let confirmed = rig.confirmed().await?;
-        ensure!(confirmed >= written, "{confirmed}, written {written}");
-        Ok(Some(()))
-    })
-    .await
-}
-
 /// The payloads without their numbers, each once where it repeats.
 fn names(stored: &[Stored]) -> Vec<&str> {
     let name = |event: &'_ Stored| event.payload.rfind('-').unwrap_or(event.payload.len());
@@ -155,7 +144,7 @@ async fn a_transaction_in_progress_holds_up_nothing_and_survives_a_kill_in_eithe
     rig.insert("small").await?;
     rig.settled().await?;
     // I3: what was committed before, and the idle time since, is confirmed past the open one's rows.
-    confirmed_past_now(&rig).await?;
+    rig.all_confirmed().await?;
     on.kill().await?;
 
     let off = rig.relay_with("off", &[OFF])?;
@@ -163,14 +152,14 @@ async fn a_transaction_in_progress_holds_up_nothing_and_survives_a_kill_in_eithe
     rows(&open, "two", 3000).await?;
     rig.insert("small more").await?;
     rig.settled().await?;
-    confirmed_past_now(&rig).await?;
+    rig.all_confirmed().await?;
     off.kill().await?;
 
     on.start_again()?;
     on.wait_ready().await?;
     rows(&open, "three", 3000).await?;
     spooled(&on, 1).await?;
-    confirmed_past_now(&rig).await?;
+    rig.all_confirmed().await?;
     on.kill().await?;
     open.batch_execute("COMMIT").await?;
     rig.insert("last").await?;

@@ -228,6 +228,18 @@ impl Rig {
         Ok(row.try_get(0)?)
     }
 
+    /// Waits until the relay knows of all that it has published: an append whose connection was lost is
+    /// in the stream before the relay has heard of it.
+    pub async fn all_confirmed(&self) -> Result<()> {
+        let end = self.wal_end().await?;
+        eventually("all to be confirmed", SOON, async || {
+            let confirmed = self.confirmed().await?;
+            ensure!(confirmed >= end, "{confirmed} of {end}");
+            Ok(Some(()))
+        })
+        .await
+    }
+
     /// Where the WAL ends now.
     pub async fn wal_end(&self) -> Result<PgLsn> {
         let row = self
