@@ -61,12 +61,15 @@ impl Background {
     }
 }
 
-/// Returns when the connection to NATS is another one than when this was called: the server may have
-/// been restarted, and have lost what it had acknowledged. An idle session would not notice.
-pub async fn reconnected(nats: &Nats) {
-    let connection = || nats.statistics().connects.load(Ordering::Relaxed);
-    let at_start = connection();
-    while connection() == at_start || nats.connection_state() != State::Connected {
+/// Which of its connections to NATS the client has: they are counted.
+pub fn connection(nats: &Nats) -> u64 {
+    nats.statistics().connects.load(Ordering::Relaxed)
+}
+
+/// Returns when the connection to NATS is another one than `this`: the server may have been restarted,
+/// and have lost what it had acknowledged. An idle session would not notice.
+pub async fn reconnected(nats: &Nats, this: u64) {
+    while connection(nats) == this || nats.connection_state() != State::Connected {
         sleep(CONNECTION_CHECK).await;
     }
 }

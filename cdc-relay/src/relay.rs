@@ -13,11 +13,11 @@ use std::{
 };
 
 use async_nats::Client as Nats;
-use chassis::health::Check;
+use chassis::{health::Check, postgres::Target};
 use metrics::{counter, gauge};
 use rand::RngExt as _;
 use tokio::time::{sleep, timeout};
-use tokio_postgres::types::PgLsn;
+use tokio_postgres::{Client, types::PgLsn};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -159,6 +159,7 @@ async fn session(
         claimed,
         truth,
         confirmed,
+        to_nats,
         is_new_slot,
     } = started;
     let limits = Limits::of(nats, &truth);
@@ -195,7 +196,7 @@ async fn session(
     let ended = tokio::select! {
         ended = pipeline.run(reader, writer, intake, (&mut appender, &mut desk), stop) => ended,
         cause = background.wrong(config, &mut known.verified) => Err(Error::Heal(cause)),
-        () = background::reconnected(nats) => Err(Error::Transient(
+        () = background::reconnected(nats, to_nats) => Err(Error::Transient(
             "the connection to NATS is a new one: looking whether the stream is what it was".to_owned(),
         )),
     };
@@ -227,6 +228,8 @@ struct Started {
     claimed: Claimed,
     truth: Truth,
     confirmed: PgLsn,
+    /// The one to NATS by which the stream was looked at.
+    to_nats: u64,
     is_new_slot: bool,
 }
 
@@ -244,6 +247,7 @@ async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Starte
     let prepared = Error::within(during, SQL_TIMEOUT, slot::prepare(&sql, source)).await?;
     // A relay that JetStream does not answer must not take the slot from a standby that it does.
     stream::reach(nats, &config.stream).await?;
+    let to_nats = background::connection(nats);
     let cause = match (prepared.clone(), known.wrong.clone()) {
         (Slot::Missing, found) => Some(found.unwrap_or(Cause::NoSlot)),
         (Slot::Lost(why), _) => Some(Cause::SlotLost(why)),
@@ -255,13 +259,7 @@ async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Starte
             tracing::warn!(slot = source.slot, %cause, "dropping the slot, to make it anew");
             slot::discard(&sql, &source.slot).await?;
         }
-        known.memory.forget();
-        let done = backfill(config, &server, &mut sql, nats, Order::of(&cause)).await?;
-        known.memory.note(done.created_ns, done.last);
-        known.wrong = None;
-        // The comparison has just been made.
-        known.verified = true;
-        gauge!("cdc_relay_verification_missing").set(0.0);
+        mend(config, &server, &mut sql, nats, &cause, known).await?;
     }
     let mut connection = Connection::open(&server, source.wal_sender_timeout()).await?;
     let system = connection.identify_system().await?;
@@ -276,6 +274,10 @@ async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Starte
         .start_replication(source, known.streaming)
         .await?;
     // Only now, with the slot in hand, nobody else who plays by the rules moves what is read here.
+    let looked = look(config, nats, &known.memory).await;
+    let (claimed, truth) = looked.map_err(|error| permitted(error, config))?;
+    // After the stream: another relay, with a slot of its own, may have gone on meanwhile, and what it has
+    // published is in the WAL before it is in the stream.
     let positions = slot::positions(&sql, &source.slot);
     let (confirmed, wal_end) = Error::within(during, SQL_TIMEOUT, positions).await?;
     let history = History {
@@ -284,8 +286,12 @@ async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Starte
         wal_end,
         is_trusted: false,
     };
-    let looked = look(config, nats, &history, &known.memory).await;
-    let (claimed, truth) = looked.map_err(|error| permitted(error, config))?;
+    if let Some(last) = &truth.last {
+        let checked = history.check(last, &truth.stream);
+        checked.map_err(|error| permitted(error, config))?;
+    }
+    let set_back = set_back(nats, &truth.stream).await;
+    set_back.map_err(|error| permitted(error, config))?;
     Ok(Started {
         system,
         reader: CommitOrder::new(reader, Spool::new(spool, source.table.clone())),
@@ -293,8 +299,28 @@ async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Starte
         claimed,
         truth,
         confirmed,
+        to_nats,
         is_new_slot: cause.is_some(),
     })
+}
+
+/// Publishes what the stream lacks, and makes the slot behind it.
+async fn mend(
+    config: &Config,
+    server: &Target,
+    sql: &mut Client,
+    nats: &Nats,
+    cause: &Cause,
+    known: &mut Known,
+) -> Result<()> {
+    known.memory.forget();
+    let done = backfill(config, server, sql, nats, Order::of(cause)).await?;
+    known.memory.note(done.created_ns, done.last);
+    known.wrong = None;
+    // The comparison has just been made.
+    known.verified = true;
+    gauge!("cdc_relay_verification_missing").set(0.0);
+    Ok(())
 }
 
 /// The error, or the refusal to heal what it found.
@@ -308,28 +334,26 @@ fn permitted(error: Error, config: &Config) -> Error {
     }
 }
 
-/// The stream's truth, if it belongs to this server and is all that it was; and the quarantine, in which
-/// from then on no other relay stores.
-async fn look(
-    config: &Config,
-    nats: &Nats,
-    history: &History,
-    memory: &Memory,
-) -> Result<(Claimed, Truth)> {
+/// The stream's truth, if it is all that it was; and the quarantine, in which from then on no other relay
+/// stores.
+async fn look(config: &Config, nats: &Nats, memory: &Memory) -> Result<(Claimed, Truth)> {
     let claimed = Claimed::claim(nats, config.stream.quarantine().as_ref()).await?;
     let truth = read_truth(nats, &config.stream, Missing::Heal).await?;
     memory.check(nats, &truth).await?;
-    if let Some(last) = &truth.last {
-        history.check(last, &truth.stream)?;
-    }
-    let ahead = consumers::set_back(nats, &truth.stream).await?;
-    if ahead > 0 {
-        return Err(Error::Heal(Cause::LostTail(format!(
-            "{ahead} consumers of stream {} were ahead of it: JetStream lost its tail",
-            truth.stream
-        ))));
-    }
     Ok((claimed, truth))
+}
+
+/// Sets back consumers that the stream has left behind.
+///
+/// # Errors
+/// [`Error::Heal`] when there were any: the stream was longer once.
+async fn set_back(nats: &Nats, stream: &str) -> Result<()> {
+    match consumers::set_back(nats, stream).await? {
+        0 => Ok(()),
+        ahead => Err(Error::Heal(Cause::LostTail(format!(
+            "{ahead} consumers of stream {stream} were ahead of it: JetStream lost its tail"
+        )))),
+    }
 }
 
 /// Does `work` while Postgres is told now and then that somebody is there.
