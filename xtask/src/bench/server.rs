@@ -61,6 +61,7 @@ pub(super) async fn create_stream(nats: &Nats) -> Result<jetstream::stream::Stre
         storage: StorageType::File,
         allow_direct: true,
         allow_atomic_publish: true,
+        allow_batch_publish: true,
         ..Config::default()
     };
     let context = jetstream::new(nats.client().await?);
