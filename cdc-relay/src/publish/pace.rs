@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 /// Batches of similar size are compared: 1, 2–3, 4–7, … events.
 const CLASSES: usize = 16;
 
-/// The slower way is tried again when so many times its cost have passed: it may cost a thousandth of
-/// the time.
+/// Each way is tried so often before the two are compared: the first may pay for what is only done once.
+const TRIES: u32 = 3;
+
+/// The slower way is tried again once so many times what that loses has passed. Events wait for such a
+/// try, and no more than one in a thousand may; two that are close are soon compared again.
 const PATIENCE: u32 = 1000;
 
 /// How much a new measurement counts against those before it.
@@ -27,58 +30,78 @@ pub(super) enum Way {
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     classes: [Class; CLASSES],
+    /// Before it no slower way is tried, in any class.
+    next_try: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Class {
-    apart: Option<Measured>,
-    together: Option<Measured>,
+    apart: Measured,
+    together: Measured,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Measured {
+    tries: u32,
     seconds_per_event: f64,
-    /// When this way is worth a try although it was the slower one.
-    again: Instant,
+}
+
+impl Class {
+    /// The slower way, and how many seconds an event loses by it.
+    fn slower(self) -> (Way, f64) {
+        let loss = self.together.seconds_per_event - self.apart.seconds_per_event;
+        if loss >= 0.0 {
+            (Way::Together, loss)
+        } else {
+            (Way::Apart, -loss)
+        }
+    }
 }
 
 impl Pace {
     /// The quicker way for so many events, as far as it is known.
     pub(super) fn choose(&self, count: usize, now: Instant) -> Way {
         let class = self.classes[class(count)];
-        let (Some(apart), Some(together)) = (class.apart, class.together) else {
-            return match class.apart {
-                None => Way::Apart,
-                Some(_) => Way::Together,
-            };
-        };
-        if apart.seconds_per_event <= together.seconds_per_event {
-            together.unless_due(Way::Together, Way::Apart, now)
+        let Class { apart, together } = class;
+        let prefers_apart = if apart.tries.min(together.tries) < TRIES {
+            apart.tries <= together.tries
         } else {
-            apart.unless_due(Way::Apart, Way::Together, now)
+            let is_due = self.next_try.is_none_or(|next| now >= next);
+            (class.slower().0 == Way::Apart) == is_due
+        };
+        if prefers_apart {
+            Way::Apart
+        } else {
+            Way::Together
         }
     }
 
-    /// Notes how long a batch took.
+    /// Notes how long a batch took that began at `begun`.
     pub(super) fn learn(&mut self, way: Way, count: usize, begun: Instant, took: Duration) {
         let class = &mut self.classes[class(count)];
-        let known = match way {
+        let measured = match way {
             Way::Apart => &mut class.apart,
             Way::Together => &mut class.together,
         };
-        let this = took.as_secs_f64() / count.max(1) as f64;
-        let before = known.map_or(this, |measured| measured.seconds_per_event);
-        *known = Some(Measured {
-            seconds_per_event: before + WEIGHT * (this - before),
-            again: begun + took * PATIENCE,
-        });
+        measured.learn(took.as_secs_f64() / count.max(1) as f64);
+        let (slower, loss) = class.slower();
+        if way == slower {
+            let loss = Duration::from_secs_f64(loss * count as f64);
+            let next = begun + took + loss * PATIENCE;
+            self.next_try = self.next_try.max(Some(next));
+        }
     }
 }
 
 impl Measured {
-    /// The quicker way, unless this slower one is due for a try.
-    fn unless_due(self, this: Way, quicker: Way, now: Instant) -> Way {
-        if self.again <= now { this } else { quicker }
+    fn learn(&mut self, this: f64) {
+        let before = self.seconds_per_event;
+        self.seconds_per_event = match self.tries {
+            0 => this,
+            tries if tries < TRIES => before.min(this),
+            _ => before + WEIGHT * (this - before),
+        };
+        self.tries = self.tries.saturating_add(1);
     }
 }
 
@@ -93,27 +116,43 @@ mod tests {
     const FAST: Duration = Duration::from_millis(1);
     const SLOW: Duration = Duration::from_millis(10);
 
+    /// Appends `times` batches of ten; each way takes what `took` says of it. Returns which ways were taken.
+    fn play(pace: &mut Pace, now: &mut Instant, times: usize, took: [Duration; 2]) -> [usize; 2] {
+        let mut taken = [0; 2];
+        for _ in 0..times {
+            let way = pace.choose(10, *now);
+            let at = usize::from(way == Way::Together);
+            taken[at] += 1;
+            pace.learn(way, 10, *now, took[at]);
+            *now += took[at];
+        }
+        taken
+    }
+
     #[test]
     fn both_ways_are_tried_and_the_quicker_is_kept() {
-        for (apart, together, kept) in [(FAST, SLOW, Way::Apart), (SLOW, FAST, Way::Together)] {
-            let (mut pace, now) = (Pace::default(), Instant::now());
-            for _ in 0..2 {
-                let way = pace.choose(10, now);
-                let took = if way == Way::Apart { apart } else { together };
-                pace.learn(way, 10, now, took);
-            }
-            assert_eq!(pace.choose(10, now), kept);
+        for (took, expected) in [([FAST, SLOW], [97, 3]), ([SLOW, FAST], [3, 97])] {
+            let (mut pace, mut now) = (Pace::default(), Instant::now());
+            assert_eq!(play(&mut pace, &mut now, 100, took), expected);
             // What holds for ten does not for a thousand.
             assert_eq!(pace.choose(1000, now), Way::Apart);
         }
     }
 
     #[test]
-    fn the_slower_way_is_tried_again_after_a_thousand_times_its_cost() {
-        let (mut pace, begun) = (Pace::default(), Instant::now());
-        pace.learn(Way::Apart, 10, begun, FAST);
-        pace.learn(Way::Together, 10, begun, SLOW);
-        assert_eq!(pace.choose(10, begun + SLOW * 999), Way::Apart);
-        assert_eq!(pace.choose(10, begun + SLOW * 1000), Way::Together);
+    fn the_slower_way_is_tried_again_after_a_thousand_times_its_loss() {
+        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        play(&mut pace, &mut now, 6, [FAST, SLOW]);
+        let loss = SLOW - FAST;
+        assert_eq!(pace.choose(10, now + loss * 999), Way::Apart);
+        assert_eq!(pace.choose(10, now + loss * 1001), Way::Together);
+    }
+
+    #[test]
+    fn one_bad_measurement_does_not_decide() {
+        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        pace.learn(Way::Apart, 10, now, SLOW * 10);
+        let taken = play(&mut pace, &mut now, 100, [FAST, FAST * 2]);
+        assert_eq!(taken, [97, 3]);
     }
 }
