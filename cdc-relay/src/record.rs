@@ -16,7 +16,9 @@ mod layout;
 mod mapping;
 mod timestamp;
 
-pub(crate) use self::column::{BYTEA, JSON, TEXT, TIMESTAMP, TIMESTAMPTZ, members as headers_of};
+pub(crate) use self::column::{
+    BYTEA, JSON, TEXT, TIMESTAMP, TIMESTAMPTZ, members as headers_of, tells_time,
+};
 use self::layout::REQUIRED;
 pub use self::{
     column::Role,

@@ -55,6 +55,7 @@ fn script(init: &Init) -> anyhow::Result<String> {
         role_sql(role, password.as_deref()),
         table_sql(config),
         rights_sql(config, role, database),
+        retention_sql(config, role),
         publication_sql(config),
         "COMMIT;\n".to_owned(),
         SERVER.to_owned(),
@@ -129,10 +130,13 @@ fn table_sql(config: &Config) -> String {
     let layout = Layout::of(columns, &config.message);
     let mut lines = Vec::new();
     let mut line = |name: &str, what: &str| lines.push(format!("    {} {what}", quote(name)));
+    let by_id = config.retention.seconds.is_some() && config.retention.column.is_none();
     for (at, name) in layout.texts.iter().enumerate() {
         match at {
+            // A default would make ids that do not tell their time.
+            0 if by_id => line(name, "uuid PRIMARY KEY"),
             0 => line(name, "uuid PRIMARY KEY DEFAULT gen_random_uuid()"),
-            _ if columns.time.as_ref() == Some(name) => {
+            _ if [&columns.time, &config.retention.column].contains(&&Some(name.clone())) => {
                 line(name, "timestamptz NOT NULL DEFAULT now()")
             }
             _ if layout.is_required(at) => line(name, "text NOT NULL"),
@@ -141,9 +145,18 @@ fn table_sql(config: &Config) -> String {
     }
     line(&layout.payload, "jsonb NOT NULL");
     line(&layout.headers, "jsonb");
+    if let Some(written) = written_column(config, &layout) {
+        line(written, "timestamptz NOT NULL DEFAULT now()");
+    }
+    let note = match by_id {
+        true => {
+            "\n-- Rows are removed by their age: write UUIDv7 ids, or DEFAULT uuidv7() from Postgres 18 on."
+        }
+        false => "",
+    };
     format!(
         "-- The outbox, if it is not there yet. The id may also be text or bigint, the payload bytea, json or
--- text; partitions by range of the id make it cheap to prune.
+-- text; partitions by range of the id make it cheap to prune.{note}
 CREATE SCHEMA IF NOT EXISTS {schema};
 CREATE TABLE IF NOT EXISTS {table} (
 {lines}
@@ -172,6 +185,46 @@ GRANT SELECT ON {table} TO {role};
         database = quote(database),
         schema = quote(&table.schema),
         table = table.quoted()
+    )
+}
+
+/// The column by which old rows are told, if nothing else is read of it.
+fn written_column<'a>(config: &'a Config, layout: &Layout) -> Option<&'a String> {
+    config.retention.seconds?;
+    let column = config.retention.column.as_ref();
+    column.filter(|name| !layout.texts.contains(name))
+}
+
+/// What retention needs. Partitions are dropped, which only their owners may; a superuser's rights are
+/// not given away for it.
+fn retention_sql(config: &Config, role: &str) -> String {
+    if config.retention.seconds.is_none() || config.source.message_prefix.is_some() {
+        return String::new();
+    }
+    let (table, quoted, name) = (config.source.table.quoted(), quote(role), literal(role));
+    format!(
+        "-- To remove what is old (CDC_RETENTION_SECONDS): rows are deleted, and partitions dropped by whoever has
+-- their owner's rights.
+GRANT DELETE ON {table} TO {quoted};
+DO $init$
+DECLARE
+    owner record;
+BEGIN
+    FOR owner IN SELECT DISTINCT r.oid, r.rolname, r.rolsuper
+                 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_roles r ON r.oid = c.relowner
+                 WHERE i.inhparent = {parent}::regclass
+    LOOP
+        IF owner.rolsuper THEN
+            RAISE WARNING 'partitions of % belong to the superuser %, so the relay cannot drop them: give table and partitions to a role of their own, and run this again',
+                {parent}, owner.rolname;
+        ELSIF NOT pg_has_role({name}, owner.oid, 'USAGE') THEN
+            EXECUTE format('GRANT %I TO %I', owner.rolname, {name});
+        END IF;
+    END LOOP;
+END
+$init$;
+",
+        parent = literal(&table)
     )
 }
 

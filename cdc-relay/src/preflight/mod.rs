@@ -4,6 +4,7 @@
 mod monitoring;
 mod nats;
 mod publication;
+mod retention;
 mod role;
 mod server;
 mod slot;

@@ -2,7 +2,7 @@
 
 use tokio_postgres::{Client, Row};
 
-use super::{Report, failed, publication, role::Rights};
+use super::{Report, failed, publication, retention, role::Rights};
 use crate::{
     config::Config,
     error::Result,
@@ -77,6 +77,7 @@ pub(super) async fn look(
     let payload_type = columns(sql, config, layout, report).await?;
     let may_create = rights.creates && flag(3)?;
     publication::look(sql, config, layout, may_create, kind == "p", report).await?;
+    retention::look(sql, config, layout, rights, report).await?;
     match payload_type {
         Some(payload_type) if flag(2)? => largest(sql, layout, &quoted, payload_type).await,
         _ => Ok(None),

@@ -45,6 +45,11 @@ pub(crate) const TIMESTAMPTZ: u32 = 1184;
 const UUID: u32 = 2950;
 const JSONB: u32 = 3802;
 
+/// Whether ids of this type can be UUIDv7, which tell their time.
+pub(crate) fn tells_time(type_oid: u32) -> bool {
+    matches!(type_oid, UUID | TEXT | VARCHAR | BPCHAR)
+}
+
 impl Kind {
     pub(super) fn of(column: &str, role: Role, type_oid: u32) -> Result<Self, Invalid> {
         let kind = match type_oid {
