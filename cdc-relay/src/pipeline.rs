@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! read    WAL ──spool, intake──▶ window    holds when the window is full
-//! append  window ──batch──▶ JetStream      one append in flight
+//! append  window ──batch──▶ JetStream      one append in flight, a full batch sent ahead
 //! report  ledger ──status──▶ Postgres      by the clock, whatever the other two wait for
 //! ```
 
 use std::{
+    future::pending,
     pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -24,7 +25,7 @@ use crate::{
     error::{Error, Result},
     intake::{Intake, Taken},
     progress::Progress,
-    publish::Appender,
+    publish::{Appender, Next},
     quarantine::{Desk, POLL},
     spool::CommitOrder,
     wal::{Event, WalWriter},
@@ -140,13 +141,22 @@ impl Pipeline {
     }
 
     async fn append(&self, appender: &mut Appender, desk: &mut Desk<'_>) -> Result<()> {
-        while let Some(mut batch) = self.next(appender, desk).await? {
-            let end = batch.end;
+        let mut ahead = None;
+        while let Some(next) = self.next(ahead.take(), appender, desk).await? {
+            let end = next.end();
             if let Some(end) = end {
                 self.ledger().published(end);
             }
-            desk.settle(&mut batch, appender.last_sequence()).await?;
-            appender.append_batch(batch).await?;
+            ahead = match next {
+                Next::Taken(mut batch) => {
+                    desk.settle(&mut batch, appender.last_sequence()).await?;
+                    appender.append_batch(batch, self.following(desk)).await?
+                }
+                Next::Sent(sent) => {
+                    desk.pass(sent.last_row());
+                    appender.append_sent(*sent, self.following(desk)).await?
+                }
+            };
             if let Some(end) = end {
                 // I2: only now, with the acknowledgement in hand.
                 self.ledger().acknowledged(end);
@@ -157,8 +167,33 @@ impl Pipeline {
         Ok(())
     }
 
+    /// A batch that is full already, before it is asked for: unless its rows have to be looked at.
+    async fn following(&self, desk: &Desk<'_>) -> Batch {
+        if desk.is_idle() {
+            self.window.take_full().await
+        } else {
+            pending().await
+        }
+    }
+
+    async fn next(
+        &self,
+        ahead: Option<Next>,
+        appender: &mut Appender,
+        desk: &mut Desk<'_>,
+    ) -> Result<Option<Next>> {
+        match ahead {
+            Some(ahead) => Ok(Some(ahead)),
+            None => Ok(self.take_next(appender, desk).await?.map(Next::Taken)),
+        }
+    }
+
     /// The next batch; meanwhile what people ask of the quarantine is done.
-    async fn next(&self, appender: &mut Appender, desk: &mut Desk<'_>) -> Result<Option<Batch>> {
+    async fn take_next(
+        &self,
+        appender: &mut Appender,
+        desk: &mut Desk<'_>,
+    ) -> Result<Option<Batch>> {
         while desk.has_open() {
             desk.work(appender).await?;
             let pause = if desk.has_work() {

@@ -3,10 +3,12 @@
 
 mod rig;
 
-use anyhow::Result;
+use std::future::{pending, ready};
+
+use anyhow::{Context as _, Result};
 use async_nats::Client;
 use cdc_relay::{
-    publish::Limits,
+    publish::{Appender, Limits, Next},
     stream::{Missing, read_truth},
     window::Batch,
 };
@@ -77,20 +79,78 @@ async fn a_fast_batch_behind_somebody_elses_append_stores_nothing() -> Result<()
     let client = nats.client().await?;
     let (mut quick, mut late) = (appender(&client).await?, appender(&client).await?);
     // Ways are tried in turn, for each size by itself; the first is the fast batch.
-    late.append_batch(singles("late", 100, 300)?).await?;
+    late.append_batch(singles("late", 100, 300)?, pending())
+        .await?;
     assert!(
         quick
-            .append_batch(singles("quick", 200, 300)?)
+            .append_batch(singles("quick", 200, 300)?, pending())
             .await
             .is_err()
     );
     assert_eq!(last_sequence(&client).await?, 300);
     let mut quick = appender(&client).await?;
     for lsn in [300, 400, 500] {
-        quick.append_batch(singles("quick", lsn, 300)?).await?;
+        quick
+            .append_batch(singles("quick", lsn, 300)?, pending())
+            .await?;
     }
-    assert!(late.append_batch(singles("late", 600, 40)?).await.is_err());
+    assert!(
+        late.append_batch(singles("late", 600, 40)?, pending())
+            .await
+            .is_err()
+    );
     assert_eq!(last_sequence(&client).await?, 1200);
+    Ok(())
+}
+
+/// A transaction of several events, which go together.
+fn whole(writer: &str, lsn: u64, count: u32) -> Result<Batch> {
+    Ok(Batch {
+        is_of_singles: false,
+        ..singles(writer, lsn, count)?
+    })
+}
+
+/// Appends a batch, while the next is sent ahead.
+async fn send_ahead(appender: &mut Appender, batch: Batch, next: Batch) -> Result<Next> {
+    let sent = appender.append_batch(batch, ready(next)).await?;
+    sent.context("nothing was sent ahead")
+}
+
+#[tokio::test]
+async fn a_batch_that_was_sent_ahead_is_stored_by_its_last_message_alone() -> Result<()> {
+    let nats = Nats::start().await?;
+    let client = nats.client().await?;
+    let mut only = appender(&client).await?;
+    let (one, two) = (whole("only", 100, 300)?, whole("only", 200, 400)?);
+    let Next::Sent(sent) = send_ahead(&mut only, one, two).await? else {
+        panic!("nothing was sent ahead");
+    };
+    client.flush().await?;
+    assert_eq!(last_sequence(&client).await?, 300);
+    assert!(only.append_sent(*sent, pending()).await?.is_none());
+    assert_eq!(last_sequence(&client).await?, 700);
+    // Batches that may go apart do so, which stores them at once: these wait.
+    let (one, two) = (whole("only", 300, 5)?, singles("only", 400, 5)?);
+    let next = send_ahead(&mut only, one, two).await?;
+    assert!(matches!(next, Next::Taken(_)), "{next:?}");
+    assert_eq!(last_sequence(&client).await?, 705);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_sent_ahead_is_refused_whole_behind_somebody_elses_append() -> Result<()> {
+    let nats = Nats::start().await?;
+    let client = nats.client().await?;
+    let mut late = appender(&client).await?;
+    let (one, two) = (whole("late", 100, 300)?, whole("late", 200, 300)?);
+    let Next::Sent(sent) = send_ahead(&mut late, one, two).await? else {
+        panic!("nothing was sent ahead");
+    };
+    let mut quick = appender(&client).await?;
+    quick.append(events("quick", 300, 1)?).await?;
+    assert!(late.append_sent(*sent, pending()).await.is_err());
+    assert_eq!(last_sequence(&client).await?, 301);
     Ok(())
 }
 

@@ -39,12 +39,13 @@ impl Exchange {
         }
     }
 
-    /// Sends the records, of which there is at least one, and waits for the acknowledgement.
-    pub(super) async fn append(
+    /// Sends the records, of which there is at least one, but for the last: that one is returned. It
+    /// stores them all, and asks for the acknowledgement.
+    pub(super) async fn send(
         &self,
         mut records: Vec<Record>,
         last_sequence: u64,
-    ) -> Result<PublishAck> {
+    ) -> Result<Record> {
         let Some(mut last) = records.pop() else {
             return Err(Error::definite("an append of nothing"));
         };
@@ -65,11 +66,11 @@ impl Exchange {
             number(&mut last.headers, &batch, size);
             last.headers.push_own(BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
         }
-        self.acknowledged(last).await
+        Ok(last)
     }
 
     /// Sends the message that asks for the acknowledgement, and reads it.
-    async fn acknowledged(&self, record: Record) -> Result<PublishAck> {
+    pub(super) async fn acknowledged(&self, record: Record) -> Result<PublishAck> {
         let subject = record.subject;
         let request = Request::new()
             .headers(record.headers.into_map())

@@ -11,14 +11,16 @@
 //! The danger: a time-out does not mean *not stored*. Whoever gets an error from [`Appender::append`]
 //! must drop the appender and open another, which reads the truth again.
 //!
-//! One append is in flight. Plain messages that each state their sequence could be pipelined, but are
+//! One append is in flight, and what stores nothing goes ahead of the next (`ahead.rs`). Plain messages that each state their sequence could be pipelined, but are
 //! no fence then: a stranger's message costs the one whose place it took, and those behind it fit again.
 
+mod ahead;
 mod exchange;
 mod fast;
 mod limits;
 mod pace;
 
+pub use ahead::{Next, Sent};
 pub use limits::Limits;
 pub(crate) use limits::covers;
 
@@ -32,11 +34,12 @@ use async_nats::{
     connection::State,
     jetstream::{publish::PublishAck, stream},
 };
+use mailbox::envelope::Position;
 use metrics::{counter, histogram};
 use tokio::time::sleep;
 
 use self::{
-    exchange::Exchange,
+    exchange::{DURING, Exchange},
     fast::FastIngest,
     pace::{Pace, Way},
 };
@@ -108,16 +111,20 @@ pub struct Acknowledged {
 }
 
 /// The end of an append that is on its way.
+#[derive(Debug)]
 struct Last {
     count: u64,
     id: String,
+    position: Position,
 }
 
 impl Last {
     fn of(records: &[Record]) -> Option<Self> {
+        let last = records.last()?;
         Some(Self {
             count: records.len() as u64,
-            id: records.last()?.id().to_owned(),
+            id: last.id().to_owned(),
+            position: last.position,
         })
     }
 }
@@ -152,28 +159,44 @@ impl Appender {
         self.acknowledged.as_ref()
     }
 
-    /// Appends a batch and waits until JetStream has acknowledged all of it. Transactions of one event
-    /// each need not appear together, so they go whichever way is the quicker.
+    /// Appends a batch and waits until JetStream has acknowledged all of it; meanwhile the next is sent
+    /// ahead, where `following` gives one and nothing of it is stored by that.
     ///
     /// # Errors
     /// As [`Self::append`].
-    pub async fn append_batch(&mut self, batch: Batch) -> Result<()> {
-        let count = batch.records.len();
-        if self.careful > 0 {
-            return self.append(batch.records).await;
-        }
-        let may_go_apart = batch.is_of_singles && (self.paths.fast || count <= SINGLES_MAX);
-        if !may_go_apart || count < 2 || !self.paths.atomic {
-            return self.append(batch.records).await;
-        }
+    pub async fn append_batch(
+        &mut self,
+        batch: Batch,
+        following: impl Future<Output = Batch>,
+    ) -> Result<Option<Next>> {
         let begun = Instant::now();
-        let way = self.pace.choose(count, begun);
-        match way {
-            Way::Together => self.append_together(batch.records).await?,
-            Way::Apart => self.append_apart(batch.records).await?,
+        if self.careful > 0 || !self.paths.atomic {
+            self.append(batch.records).await?;
+            return Ok(None);
         }
-        self.pace.learn(way, count, begun, begun.elapsed());
-        Ok(())
+        match self.way(&batch, begun) {
+            Way::Together => self.append_whole(batch, following).await,
+            Way::Apart => {
+                let count = batch.records.len();
+                self.append_apart(batch.records).await?;
+                self.pace.learn(Way::Apart, count, begun, begun.elapsed());
+                Ok(None)
+            }
+        }
+    }
+
+    /// Transactions of one event each need not appear together, so they go whichever way is the quicker.
+    fn way(&self, batch: &Batch, now: Instant) -> Way {
+        if self.may_go_apart(batch) {
+            self.pace.choose(batch.records.len(), now)
+        } else {
+            Way::Together
+        }
+    }
+
+    fn may_go_apart(&self, batch: &Batch) -> bool {
+        let count = batch.records.len();
+        batch.is_of_singles && count >= 2 && (self.paths.fast || count <= SINGLES_MAX)
     }
 
     /// Appends all of `records` or nothing, in their order, and waits until JetStream has
@@ -197,8 +220,11 @@ impl Appender {
         let Some(last) = Last::of(&records) else {
             return Ok(());
         };
-        let sent = self.exchange.append(records, self.last_sequence);
-        let ack = while_connected(&self.exchange.client, sent).await?;
+        let appending = async {
+            let commit = self.exchange.send(records, self.last_sequence).await?;
+            self.exchange.acknowledged(commit).await
+        };
+        let ack = while_connected(&self.exchange.client, appending).await?;
         self.acknowledged(&ack, last)
     }
 
@@ -262,7 +288,7 @@ async fn while_connected(
     exchange: impl Future<Output = Result<PublishAck>>,
 ) -> Result<PublishAck> {
     let connection = connection(client);
-    let exchange = Error::within("append to the stream", APPEND_TIMEOUT, exchange);
+    let exchange = Error::within(DURING, APPEND_TIMEOUT, exchange);
     tokio::select! {
         ack = exchange => ack,
         () = lost(client, connection) => Err(Error::Transient(

@@ -180,12 +180,26 @@ impl<'a> Desk<'a> {
         self.holds.open() > 0
     }
 
+    /// Whether every batch without an offender passes as it is.
+    pub fn is_idle(&self) -> bool {
+        self.holds.is_empty() && self.known.is_empty()
+    }
+
+    /// A batch passes as it is, that ends with this row; the one before it is appended.
+    pub fn pass(&mut self, last: Stored) {
+        self.follow(Some(last));
+    }
+
+    fn follow(&mut self, last: Option<Stored>) {
+        self.done = self.in_hand.take().or_else(|| self.done.take());
+        self.in_hand = last;
+    }
+
     /// Takes out of the batch what cannot be appended now, and stores it. The stream stands at
     /// `sequence`, and the batch before this one is appended.
     pub async fn settle(&mut self, batch: &mut Batch, sequence: u64) -> Result<()> {
-        self.done = self.in_hand.take().or_else(|| self.done.take());
-        self.in_hand = last_of(batch);
-        if batch.offenders.is_empty() && self.holds.is_empty() && self.known.is_empty() {
+        self.follow(last_of(batch));
+        if batch.offenders.is_empty() && self.is_idle() {
             return Ok(());
         }
         let mut offenders = std::mem::take(&mut batch.offenders).into_iter().peekable();
