@@ -14,6 +14,7 @@ use crate::{
     publish::Limits,
     quarantine::{self, Item},
     record::{Layout, Mapping, Record},
+    types::Types,
     wal::System,
 };
 
@@ -53,6 +54,7 @@ pub struct Intake<'a> {
     resume: Resume,
     /// Why a row that cannot be published must stop the relay, if it must.
     stops: Option<String>,
+    types: Types,
     outbox: Option<Outbox>,
     /// What the payloads of logical messages are described as, since the last of them.
     payload_type: Option<u32>,
@@ -77,11 +79,17 @@ impl<'a> Intake<'a> {
             limits,
             resume,
             stops,
+            types: Types::default(),
             outbox: None,
             payload_type: None,
             commit_lsn: PgLsn::from(0),
             index: 0,
         }
+    }
+
+    /// Reads columns of these types as well.
+    pub fn with_types(self, types: Types) -> Self {
+        Self { types, ..self }
     }
 
     /// What the stream is known to hold.
@@ -101,7 +109,7 @@ impl<'a> Intake<'a> {
                 self.index = 0;
                 Ok(Taken::Begin)
             }
-            Message::Relation(relation) => self.relation(&relation).map(|()| Taken::Other),
+            Message::Relation(relation) => self.relation(relation).map(|()| Taken::Other),
             Message::Insert { relation, tuple } => self.row(relation, &tuple),
             Message::Commit { end_lsn } => Ok(Taken::Commit(end_lsn)),
             Message::Logical {
@@ -113,15 +121,18 @@ impl<'a> Intake<'a> {
         }
     }
 
-    fn relation(&mut self, relation: &Relation<'_>) -> Result<()> {
+    fn relation(&mut self, mut relation: Relation<'_>) -> Result<()> {
         let table = &self.source.table;
         if relation.schema == table.schema && relation.name == table.name {
-            let mapping = Mapping::of(relation, self.layout)
+            for column in &mut relation.columns {
+                column.type_oid = self.types.base(column.type_oid);
+            }
+            let mapping = Mapping::of(&relation, self.layout)
                 .map_err(|error| Error::no_outbox(table, &error))?;
             self.outbox = Some(Outbox {
                 relation: relation.id,
                 mapping,
-                description: quarantine::encode_relation(relation),
+                description: quarantine::encode_relation(&relation),
             });
         } else if self
             .outbox

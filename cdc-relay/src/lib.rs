@@ -14,6 +14,8 @@ pub mod wal;
 pub mod pgoutput;
 pub mod spool;
 
+pub mod types;
+
 pub mod record;
 pub mod subject;
 

@@ -7,16 +7,13 @@
 //!    └───────────────────────── any failure, after a pause ───────────────────────┘
 //! ```
 
-use std::{
-    pin::pin,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use async_nats::Client as Nats;
 use chassis::{health::Check, postgres::Target};
 use metrics::{counter, gauge};
 use rand::RngExt as _;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_postgres::{Client, types::PgLsn};
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +34,7 @@ use crate::{
     spool::{CommitOrder, Spool},
     standby,
     stream::{self, Missing, Truth, read_truth},
+    types::Types,
     wal::{Connection, System, WalWriter},
 };
 
@@ -52,9 +50,6 @@ const STANDBY_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often the relay looks whether somebody has mended a definite failure.
 const DEFINITE_PAUSE: Duration = Duration::from_secs(10);
-
-/// How often Postgres hears of a relay that is about to begin: well under any `wal_sender_timeout`.
-const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a look at publication and slot may take.
 const SQL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -161,6 +156,7 @@ async fn session(
         confirmed,
         to_nats,
         is_new_slot,
+        types,
     } = started;
     let limits = Limits::of(nats, &truth);
     let layout = Layout::of(&config.columns, &config.message);
@@ -173,7 +169,7 @@ async fn session(
     let opening = Desk::open(claimed, maker, &truth, confirmed);
     let mut desk = tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        opened = alive(&mut writer, confirmed, opening) => opened?,
+        opened = writer.alive_during(confirmed, opening) => opened?,
     };
     let resume_after = desk
         .done()
@@ -192,6 +188,7 @@ async fn session(
     let stops = desk.is_available().err().map(str::to_owned);
     let pipeline = Pipeline::new(confirmed, resume.is_proven());
     let intake = Intake::new(&config.source, &layout, system, limits, resume, stops);
+    let intake = intake.with_types(types);
     let mut background = Background::start(config, nats, !known.verified);
     let ended = tokio::select! {
         ended = pipeline.run(reader, writer, intake, (&mut appender, &mut desk), stop) => ended,
@@ -201,23 +198,23 @@ async fn session(
         )),
     };
     drop(background);
-    let acknowledged = appender.last_acknowledged().cloned();
-    known.memory.note(created_ns, acknowledged.or(found));
+    known
+        .memory
+        .note(created_ns, appender.last_acknowledged().cloned().or(found));
+    concluded(ended, is_new_slot, config)
+}
+
+/// What the end of a session means.
+fn concluded(ended: Result<()>, is_new_slot: bool, config: &Config) -> Result<()> {
     match ended {
-        Ok(()) => {}
+        Ok(()) => {
+            tracing::info!("drained and confirmed");
+            Ok(())
+        }
         // Nothing but what the table holds can be behind it: no relay has ever gone on from it.
-        Err(Error::Undecodable(why)) if is_new_slot => {
-            return Err(Error::Heal(Cause::SlotLost(why)));
-        }
-        Err(Error::Heal(cause)) => {
-            return Err(Error::Heal(
-                cause.permitted(&config.healing, &config.source.slot)?,
-            ));
-        }
-        Err(error) => return Err(error),
+        Err(Error::Undecodable(why)) if is_new_slot => Err(Error::Heal(Cause::SlotLost(why))),
+        Err(error) => Err(permitted(error, config)),
     }
-    tracing::info!("drained and confirmed");
-    Ok(())
 }
 
 /// A session that holds the slot and knows where the stream ends.
@@ -231,6 +228,7 @@ struct Started {
     /// The one to NATS by which the stream was looked at.
     to_nats: u64,
     is_new_slot: bool,
+    types: Types,
 }
 
 async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Started> {
@@ -280,6 +278,7 @@ async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Starte
     // published is in the WAL before it is in the stream.
     let positions = slot::positions(&sql, &source.slot);
     let (confirmed, wal_end) = Error::within(during, SQL_TIMEOUT, positions).await?;
+    let types = Error::within(during, SQL_TIMEOUT, Types::read(&sql)).await?;
     let history = History {
         system,
         ancestors,
@@ -301,6 +300,7 @@ async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Starte
         confirmed,
         to_nats,
         is_new_slot: cause.is_some(),
+        types,
     })
 }
 
@@ -353,21 +353,6 @@ async fn set_back(nats: &Nats, stream: &str) -> Result<()> {
         ahead => Err(Error::Heal(Cause::LostTail(format!(
             "{ahead} consumers of stream {stream} were ahead of it: JetStream lost its tail"
         )))),
-    }
-}
-
-/// Does `work` while Postgres is told now and then that somebody is there.
-async fn alive<T>(
-    writer: &mut WalWriter,
-    confirmed: PgLsn,
-    work: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    let mut work = pin!(work);
-    loop {
-        match timeout(ALIVE_INTERVAL, &mut work).await {
-            Ok(done) => return done,
-            Err(_) => writer.report(confirmed, false).await?,
-        }
     }
 }
 

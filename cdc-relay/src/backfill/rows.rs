@@ -12,6 +12,7 @@ use crate::{
     pgoutput::{Column, Relation, Value},
     quarantine::{self, Item, Names},
     record::{self, BYTEA, Invalid, Layout, Record, TIMESTAMP, TIMESTAMPTZ},
+    types::Types,
     wal::quote,
 };
 
@@ -47,11 +48,12 @@ impl Select {
     ) -> Result<Self> {
         let rows = transaction.query(COLUMNS, &[&table.quoted()]).await;
         let rows = rows.map_err(|e| Error::sql(DURING, &e))?;
+        let types = Types::read(transaction).await?;
         let mut columns = Vec::with_capacity(rows.len());
         for row in rows {
             let name: String = row.try_get(0).map_err(|e| Error::sql(DURING, &e))?;
             let type_oid: u32 = row.try_get(1).map_err(|e| Error::sql(DURING, &e))?;
-            columns.push((name, type_oid));
+            columns.push((name, types.base(type_oid)));
         }
         let find = |name: &str| {
             let found = columns.iter().find(|(known, _)| known == name);
@@ -66,7 +68,7 @@ impl Select {
         let payload_type = find(&layout.payload)?;
         let column = quote(&layout.payload);
         let payload = match payload_type {
-            BYTEA => format!("o.{column}"),
+            BYTEA => format!("o.{column}::bytea"),
             _ => format!("convert_to(o.{column}::text, 'UTF8')"),
         };
         let headers = match find(&layout.headers) {

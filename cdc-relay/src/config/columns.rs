@@ -8,7 +8,8 @@ use super::{pairs::ColumnHeaders, value::identifier};
 /// The outbox's columns.
 #[derive(Args, Clone, Debug)]
 pub struct Columns {
-    /// The column with the event's id: uuid, text, bigint or integer, and unique
+    /// The column with the event's id: uuid, text, bigint or integer, or a domain over one,
+    /// and unique
     #[arg(id = "CDC_COLUMN_ID", long = "cdc-column-id", env = "CDC_COLUMN_ID", default_value = "id",
           value_parser = Value::new(identifier, "event_id"))]
     pub id: String,

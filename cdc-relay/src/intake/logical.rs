@@ -47,7 +47,7 @@ impl Intake<'_> {
         let row = Row::of(content, self.layout);
         if self.payload_type != Some(row.payload_type) {
             let table = &self.source.table;
-            self.relation(&relation(
+            self.relation(relation(
                 &table.schema,
                 &table.name,
                 self.layout,

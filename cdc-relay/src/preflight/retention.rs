@@ -10,6 +10,7 @@ use crate::{
     config::Config,
     error::Result,
     record::{ID, Layout, TIMESTAMPTZ, tells_time},
+    types::Types,
     wal::quote,
 };
 
@@ -41,7 +42,7 @@ pub(super) async fn look(
     sql: &Client,
     config: &Config,
     layout: &Layout,
-    rights: &Rights,
+    (rights, types): (&Rights, &Types),
     report: &mut Report,
 ) -> Result<()> {
     if config.retention.seconds.is_none() {
@@ -53,7 +54,7 @@ pub(super) async fn look(
     let oid: Oid = row.try_get(0).map_err(|e| failed(&e))?;
     let flag = |at: usize| row.try_get::<_, bool>(at).map_err(|e| failed(&e));
     let publications: Option<String> = row.try_get(3).map_err(|e| failed(&e))?;
-    age(sql, oid, config, layout, report).await?;
+    age(sql, oid, config, layout, types, report).await?;
     if partitions(sql, oid, &table, rights, report).await? {
         return Ok(());
     }
@@ -130,6 +131,7 @@ async fn age(
     table_oid: Oid,
     config: &Config,
     layout: &Layout,
+    types: &Types,
     report: &mut Report,
 ) -> Result<()> {
     let by_id = config.retention.column.is_none();
@@ -147,6 +149,7 @@ async fn age(
         return Ok(());
     };
     let type_oid: Oid = row.try_get(0).map_err(|e| failed(&e))?;
+    let type_oid = types.base(type_oid);
     let type_name: String = row.try_get(1).map_err(|e| failed(&e))?;
     if by_id && !tells_time(type_oid) {
         report.wrong(

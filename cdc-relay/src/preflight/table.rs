@@ -7,6 +7,7 @@ use crate::{
     config::Config,
     error::Result,
     record::{BYTEA, ID, Layout, Role},
+    types::Types,
     wal::quote,
 };
 
@@ -74,10 +75,11 @@ pub(super) async fn look(
             format!("CREATE UNIQUE INDEX CONCURRENTLY ON {quoted} ({id})"),
         );
     }
-    let payload_type = columns(sql, config, layout, report).await?;
+    let types = Types::read(sql).await?;
+    let payload_type = columns(sql, config, layout, &types, report).await?;
     let may_create = rights.creates && flag(3)?;
     publication::look(sql, config, layout, may_create, kind == "p", report).await?;
-    retention::look(sql, config, layout, rights, report).await?;
+    retention::look(sql, config, layout, (rights, &types), report).await?;
     match payload_type {
         Some(payload_type) if flag(2)? => largest(sql, layout, &quoted, payload_type).await,
         _ => Ok(None),
@@ -117,6 +119,7 @@ async fn columns(
     sql: &Client,
     config: &Config,
     layout: &Layout,
+    types: &Types,
     report: &mut Report,
 ) -> Result<Option<u32>> {
     let rows = sql.query(COLUMNS, &[&config.source.table.quoted()]).await;
@@ -127,12 +130,19 @@ async fn columns(
     };
     let texts = layout.texts.iter().enumerate();
     for (at, name) in texts {
-        column(name, find(name), Role::Text, layout.is_required(at), report)?;
+        let found = find(name);
+        column(
+            name,
+            found,
+            (Role::Text, types),
+            layout.is_required(at),
+            report,
+        )?;
     }
     column(
         &layout.payload,
         find(&layout.payload),
-        Role::Payload,
+        (Role::Payload, types),
         true,
         report,
     )?;
@@ -143,16 +153,22 @@ async fn columns(
                 format!("{}: none, so rows bring no headers", layout.headers),
             );
         }
-        found => column(&layout.headers, found, Role::Headers, false, report)?,
+        found => column(
+            &layout.headers,
+            found,
+            (Role::Headers, types),
+            false,
+            report,
+        )?,
     }
     let payload = find(&layout.payload).map(|row| row.try_get(1).map_err(|e| failed(&e)));
-    payload.transpose()
+    Ok(payload.transpose()?.map(|type_oid| types.base(type_oid)))
 }
 
 fn column(
     name: &str,
     row: Option<&Row>,
-    role: Role,
+    (role, types): (Role, &Types),
     is_required: bool,
     report: &mut Report,
 ) -> Result<()> {
@@ -165,7 +181,7 @@ fn column(
     let type_name: String = row.try_get(2).map_err(|e| failed(&e))?;
     let flag = |at: usize| row.try_get::<_, bool>(at).map_err(|e| failed(&e));
     let text = format!("{name}: {type_name}");
-    if !role.takes(type_oid) {
+    if !role.takes(types.base(type_oid)) {
         let mend = format!("use {}", role.wanted());
         report.wrong(
             "column",

@@ -84,7 +84,9 @@ impl Role {
     /// The types that serve.
     pub fn wanted(self) -> &'static str {
         match self {
-            Self::Text => "text, varchar, uuid, bigint or integer",
+            Self::Text => {
+                "text, varchar, uuid, bigint, integer, an enum, or a domain over one of these"
+            }
             Self::Payload => "bytea, jsonb, json or text",
             Self::Headers => "jsonb or json",
         }

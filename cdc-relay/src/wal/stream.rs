@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    pin::pin,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -27,6 +28,9 @@ use crate::error::{Error, Result};
 
 const COPY_DATA: u8 = b'd';
 const COPY_DONE: u8 = b'c';
+/// How often Postgres hears of a relay that is about to begin: well under any `wal_sender_timeout`.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
 const DURING: &str = "read the WAL stream";
 
 /// Seconds from the Unix epoch to Postgres' own, 2000-01-01.
@@ -157,6 +161,21 @@ impl WalWriter {
         let data = frontend::CopyData::new(status.freeze()).map_err(|e| Error::io("report", &e))?;
         data.write(&mut out);
         self.send(&out).await
+    }
+
+    /// Does `work` while Postgres is told now and then that somebody is there.
+    pub async fn alive_during<T>(
+        &mut self,
+        confirmed: PgLsn,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let mut work = pin!(work);
+        loop {
+            match timeout(ALIVE_INTERVAL, &mut work).await {
+                Ok(done) => return done,
+                Err(_) => self.report(confirmed, false).await?,
+            }
+        }
     }
 
     /// Ends the stream in order.

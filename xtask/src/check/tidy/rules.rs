@@ -46,6 +46,10 @@ const SQL_PLACES: &[(&str, &str)] = &[
     ("mailbox/src/", "outbox, inbox, partitions"),
     ("cdc-relay/src/primary", "which server takes writes"),
     ("cdc-relay/src/slot", "slot and publication"),
+    (
+        "cdc-relay/src/types",
+        "what a database's own types are made of",
+    ),
     ("cdc-relay/src/backfill", "the first copy of the outbox"),
     ("cdc-relay/src/heal/", "the outbox against the stream"),
     ("cdc-relay/src/retention", "old rows of the outbox"),
