@@ -21,8 +21,8 @@ use crate::{
 /// What a message means.
 #[derive(Debug)]
 pub enum Taken {
-    /// A transaction begins.
-    Begin,
+    /// A transaction begins, which committed so many microseconds after 2000 began.
+    Begin(i64),
     /// An event that the stream lacks.
     Event(Record),
     /// A row that cannot be published.
@@ -104,10 +104,13 @@ impl<'a> Intake<'a> {
     /// published.
     pub fn take(&mut self, message: &[u8]) -> Result<Taken> {
         match pgoutput::decode(message).map_err(Error::definite)? {
-            Message::Begin { commit_lsn } => {
+            Message::Begin {
+                commit_lsn,
+                commit_time,
+            } => {
                 self.commit_lsn = commit_lsn;
                 self.index = 0;
-                Ok(Taken::Begin)
+                Ok(Taken::Begin(commit_time))
             }
             Message::Relation(relation) => self.relation(relation).map(|()| Taken::Other),
             Message::Insert { relation, tuple } => self.row(relation, &tuple),

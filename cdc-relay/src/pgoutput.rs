@@ -23,9 +23,11 @@ type Result<T> = std::result::Result<T, Malformed>;
 /// One message of the plugin.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message<'a> {
-    /// A transaction begins; its commit record stands at `commit_lsn`.
+    /// A transaction begins; its commit record stands at `commit_lsn`, and it committed so many
+    /// microseconds after the year 2000 began, in UTC, by the server's clock.
     Begin {
         commit_lsn: PgLsn,
+        commit_time: i64,
     },
     /// It ends; the next one commits at `end_lsn` or later.
     Commit {
@@ -112,10 +114,13 @@ pub fn decode(message: &[u8]) -> Result<Message<'_>> {
     match bytes.u8()? {
         b'B' => {
             let commit_lsn = bytes.lsn()?;
-            let _commit_time = bytes.u64()?;
+            let commit_time = bytes.u64()?.cast_signed();
             let _xid = bytes.u32()?;
             bytes.end()?;
-            Ok(Message::Begin { commit_lsn })
+            Ok(Message::Begin {
+                commit_lsn,
+                commit_time,
+            })
         }
         b'C' => {
             let _flags = bytes.u8()?;

@@ -10,7 +10,7 @@ use std::{
     future::pending,
     pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use metrics::{counter, gauge};
@@ -37,6 +37,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// And at most so often, however fast the ledger moves: each one wakes the walsender.
 const REPORT_PAUSE: Duration = Duration::from_millis(50);
+
+/// From 1970 to 2000, where Postgres begins to count.
+const POSTGRES_EPOCH: Duration = Duration::from_secs(946_684_800);
 
 /// A session's shared state.
 #[derive(Debug)]
@@ -123,9 +126,15 @@ impl Pipeline {
 
     async fn take(&self, taken: Taken, intake: &Intake<'_>) {
         match taken {
-            Taken::Begin => self.ledger().begin(),
-            Taken::Event(record) => self.window.push(record).await,
-            Taken::Offender(item) => self.window.push_offender(item).await,
+            Taken::Begin(time) => self.ledger().begin(time),
+            Taken::Event(record) => {
+                self.ledger().row();
+                self.window.push(record).await;
+            }
+            Taken::Offender(item) => {
+                self.ledger().row();
+                self.window.push_offender(item).await;
+            }
             Taken::Stored => {
                 counter!("cdc_relay_resumed_total").increment(1);
                 if intake.resume().is_proven() {
@@ -143,7 +152,7 @@ impl Pipeline {
     async fn append(&self, appender: &mut Appender, desk: &mut Desk<'_>) -> Result<()> {
         let mut ahead = None;
         while let Some(next) = self.next(ahead.take(), appender, desk).await? {
-            let end = next.end();
+            let (end, rows) = (next.end(), next.rows());
             if let Some(end) = end {
                 self.ledger().published(end);
             }
@@ -157,6 +166,7 @@ impl Pipeline {
                     appender.append_sent(*sent, self.following(desk)).await?
                 }
             };
+            self.ledger().rows_done(rows);
             if let Some(end) = end {
                 // I2: only now, with the acknowledgement in hand.
                 self.ledger().acknowledged(end);
@@ -221,11 +231,11 @@ impl Pipeline {
                 _ = clock.tick() => (false, true),
                 () = self.report_due.notified() => (false, false),
             };
-            let (confirmed, lag) = {
+            let confirmed = {
                 let ledger = self.ledger();
-                (ledger.confirmable(), ledger.lag_bytes())
+                show_lag(&ledger);
+                ledger.confirmable()
             };
-            gauge!("cdc_relay_lag_bytes").set(lag as f64);
             gauge!("cdc_relay_window_entries").set(self.window.waiting() as f64);
             writer.report(confirmed, ask).await?;
             if last {
@@ -239,4 +249,19 @@ impl Pipeline {
         // One task holds it, never across a wait: a panic in it has ended that task.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn show_lag(ledger: &Progress) {
+    let since = |time: i64| {
+        let committed = POSTGRES_EPOCH + Duration::from_micros(time.max(0).unsigned_abs());
+        // Clocks differ: what has just been committed may lie ahead.
+        UNIX_EPOCH
+            .elapsed()
+            .unwrap_or_default()
+            .saturating_sub(committed)
+    };
+    let seconds = ledger.oldest().map(since).unwrap_or_default().as_secs_f64();
+    gauge!("cdc_relay_lag_bytes").set(ledger.lag_bytes() as f64);
+    gauge!("cdc_relay_lag_events").set(ledger.lag_rows() as f64);
+    gauge!("cdc_relay_lag_seconds").set(seconds);
 }

@@ -7,6 +7,8 @@
 //! It alone says what may be confirmed (I2), and lets an idle relay confirm past WAL that holds
 //! nothing of its own (I3).
 
+use std::collections::VecDeque;
+
 use tokio_postgres::types::PgLsn;
 
 /// How far the relay has come; each position is the end of a transaction's commit record.
@@ -19,8 +21,12 @@ pub struct Progress {
     acknowledged: PgLsn,
     /// Where the session began, as long as nothing may be confirmed past it.
     held: Option<PgLsn>,
-    /// A transaction has begun and not ended: its rows may be on their way.
-    open: bool,
+    /// A transaction has begun and not ended, and its rows may be on their way: when it committed.
+    open: Option<i64>,
+    /// End and time of the commits that are not acknowledged: as many as the window holds at most.
+    in_hand: VecDeque<(PgLsn, i64)>,
+    /// Rows that are not acknowledged.
+    rows: u64,
     /// The furthest that the server has said it has sent; only lag is measured by it.
     wal_end: PgLsn,
 }
@@ -34,7 +40,9 @@ impl Progress {
             received: confirmed,
             published: confirmed,
             acknowledged: confirmed,
-            open: false,
+            open: None,
+            in_hand: VecDeque::new(),
+            rows: 0,
             wal_end: confirmed,
         }
     }
@@ -44,21 +52,32 @@ impl Progress {
         self.held = None;
     }
 
-    /// A transaction begins to arrive.
-    pub fn begin(&mut self) {
-        assert!(!self.open, "a transaction began inside another");
-        self.open = true;
+    /// A transaction begins to arrive, which committed at `time`, in microseconds of Postgres' epoch.
+    pub fn begin(&mut self, time: i64) {
+        assert!(self.open.is_none(), "a transaction began inside another");
+        self.open = Some(time);
+    }
+
+    /// A row of it has arrived that the stream lacks.
+    pub fn row(&mut self) {
+        self.rows += 1;
+    }
+
+    /// So many rows are done with.
+    pub fn rows_done(&mut self, count: usize) {
+        self.rows = self.rows.saturating_sub(count as u64);
     }
 
     /// A transaction has arrived whole, and stands in the window.
     pub fn received(&mut self, end: PgLsn) {
-        assert!(self.open, "a transaction ended that had not begun");
         assert!(
             end >= self.received,
             "received {end} after {}",
             self.received
         );
-        self.open = false;
+        let time = self.open.take();
+        let time = time.expect("a transaction ended that had not begun");
+        self.in_hand.push_back((end, time));
         self.received = end;
         self.wal_end = self.wal_end.max(end);
     }
@@ -89,6 +108,9 @@ impl Progress {
             self.acknowledged
         );
         self.acknowledged = end;
+        while self.in_hand.front().is_some_and(|first| first.0 <= end) {
+            self.in_hand.pop_front();
+        }
     }
 
     /// The server has sent everything up to `wal_end`. With nothing in flight, the WAL up to there
@@ -104,12 +126,22 @@ impl Progress {
 
     /// Nothing is on its way between Postgres and JetStream.
     pub fn is_idle(&self) -> bool {
-        !self.open && self.received == self.acknowledged
+        self.open.is_none() && self.received == self.acknowledged
     }
 
     /// What Postgres may be told to forget (I2).
     pub fn confirmable(&self) -> PgLsn {
         self.held.unwrap_or(self.acknowledged)
+    }
+
+    /// Rows that have arrived and are not done with.
+    pub fn lag_rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// When the oldest transaction committed that is not acknowledged.
+    pub fn oldest(&self) -> Option<i64> {
+        self.in_hand.front().map(|first| first.1).or(self.open)
     }
 
     /// Bytes of WAL between what the server has sent and what may be confirmed.
@@ -129,7 +161,7 @@ mod tests {
     #[test]
     fn only_what_is_acknowledged_may_be_confirmed() {
         let mut progress = Progress::resume(lsn(10), true);
-        progress.begin();
+        progress.begin(0);
         progress.received(lsn(20));
         assert_eq!(progress.confirmable(), lsn(10));
         progress.published(lsn(20));
@@ -143,7 +175,7 @@ mod tests {
         let mut progress = Progress::resume(lsn(10), true);
         progress.confirm_idle(lsn(15));
         assert_eq!(progress.confirmable(), lsn(15));
-        progress.begin();
+        progress.begin(0);
         progress.confirm_idle(lsn(16));
         assert_eq!(progress.confirmable(), lsn(15), "inside a transaction");
         progress.received(lsn(20));
@@ -158,7 +190,7 @@ mod tests {
     #[test]
     fn nothing_is_confirmed_while_the_streams_history_is_in_doubt() {
         let mut progress = Progress::resume(lsn(10), false);
-        progress.begin();
+        progress.begin(0);
         progress.received(lsn(20));
         progress.published(lsn(20));
         progress.acknowledged(lsn(20));
@@ -179,7 +211,7 @@ mod tests {
     #[should_panic(expected = "before it was published")]
     fn an_acknowledgement_of_what_was_not_published_stops_the_relay() {
         let mut progress = Progress::resume(lsn(10), true);
-        progress.begin();
+        progress.begin(0);
         progress.received(lsn(20));
         progress.acknowledged(lsn(20));
     }

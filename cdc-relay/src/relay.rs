@@ -67,7 +67,9 @@ pub async fn run(config: Config, nats: Nats, ready: Check, stop: CancellationTok
         let ended = session(&config, &nats, &ready, &stop, &mut known).await;
         gauge!("cdc_relay_streaming").set(0.0);
         // Nobody here knows it now; the last value would look healthy.
-        gauge!("cdc_relay_lag_bytes").set(f64::NAN);
+        for lag in ["bytes", "events", "seconds"] {
+            gauge!(format!("cdc_relay_lag_{lag}")).set(f64::NAN);
+        }
         let Err(error) = ended else { return };
         if stop.is_cancelled() {
             tracing::warn!(%error, "stopped before all was drained; the rest is published after the next start");

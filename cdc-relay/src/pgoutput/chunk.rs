@@ -138,6 +138,7 @@ mod tests {
     fn a_transaction_from_chunks_begins_and_ends_as_a_whole_one() {
         let begin = Message::Begin {
             commit_lsn: PgLsn::from(20),
+            commit_time: 5,
         };
         assert_eq!(decode(&stream_commit().begin_message()), Ok(begin));
         let commit = Message::Commit {

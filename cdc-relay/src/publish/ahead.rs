@@ -39,6 +39,14 @@ impl Next {
             Self::Sent(sent) => sent.end,
         }
     }
+
+    /// How many rows it has, published or not.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Taken(batch) => batch.records.len() + batch.offenders.len(),
+            Self::Sent(sent) => usize::try_from(sent.last.count).unwrap_or(usize::MAX),
+        }
+    }
 }
 
 /// A batch of which all but the last message has been sent. Nothing of it is stored.

@@ -78,7 +78,7 @@ impl Reading {
 
     pub fn take(&mut self, message: &[u8]) -> Result<()> {
         match decode(message)? {
-            Message::Begin { commit_lsn } => {
+            Message::Begin { commit_lsn, .. } => {
                 ensure!(self.open.is_none(), "a transaction within another");
                 self.lsn = commit_lsn.into();
                 self.open = Some(Vec::new());
