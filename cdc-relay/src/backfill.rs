@@ -14,9 +14,10 @@ use async_nats::Client as Nats;
 use chassis::postgres::Target;
 use mailbox::envelope::Position;
 use metrics::counter;
-use tokio_postgres::{Client, Transaction, types::ToSql};
+use tokio_postgres::{Client, Portal, Transaction, types::ToSql};
 
 mod rows;
+mod twins;
 
 use self::rows::Select;
 use crate::{
@@ -54,6 +55,8 @@ pub struct Order<'a> {
     pub after: Option<&'a str>,
     /// This server is the primary, whatever the stream has seen.
     pub is_trusted: bool,
+    /// The last attempt was refused, and it is not known which of its records is the cause.
+    pub is_careful: bool,
 }
 
 impl<'a> Order<'a> {
@@ -63,6 +66,7 @@ impl<'a> Order<'a> {
             cause,
             after: None,
             is_trusted: false,
+            is_careful: false,
         }
     }
 }
@@ -132,7 +136,8 @@ pub async fn backfill(
         system,
     };
     let mut desk = Desk::open(claimed, maker, &truth, snapshot.consistent_point).await?;
-    let copied = copy(config, &snapshot, sql, nats, &truth, (cause, &mut desk)).await;
+    let order = Order { cause, ..order };
+    let copied = copy(config, &snapshot, sql, nats, &truth, (order, &mut desk)).await;
     let (count, last) = copied?;
     desk.begin_anew().await?;
     if last.is_none() && other_history.is_some() {
@@ -207,7 +212,7 @@ async fn copy(
     sql: &mut Client,
     nats: &Nats,
     truth: &Truth,
-    (cause, desk): (&Cause, &mut Desk<'_>),
+    (order, desk): (Order<'_>, &mut Desk<'_>),
 ) -> Result<(u64, Option<Acknowledged>)> {
     if config.source.message_prefix.is_some() {
         tracing::warn!(slot = config.source.slot, consistent_point = %snapshot.consistent_point, "messages from before this point that no slot has kept are lost: no table holds them");
@@ -228,23 +233,20 @@ async fn copy(
         id: &select.id,
     };
     if truth.messages > 0 {
-        tell_phantoms(&transaction, &outbox, cause).await?;
+        tell_phantoms(&transaction, &outbox, order.cause).await?;
     }
     let missing = compare::missing(&transaction, &outbox, &truth.removed).await?;
+    twins::refuse(&transaction, &outbox, &missing).await?;
     let query = format!(
         "SELECT {} FROM {table} o WHERE {missing} ORDER BY {}",
         select.list, select.id
     );
-    let statement = transaction
-        .prepare(&query)
-        .await
-        .map_err(|e| Error::sql(DURING, &e))?;
-    let portal = transaction
-        .bind(&statement, &[])
-        .await
-        .map_err(|e| Error::sql(DURING, &e))?;
+    let portal = portal(&transaction, &query).await?;
     let rows_max = rows_at_a_time(&transaction, &table, &select.payload).await?;
     let mut appender = Appender::after(nats.clone(), truth);
+    if order.is_careful {
+        appender.be_careful();
+    }
     let limits = Limits::of(nats, truth);
     let mut count = 0;
     loop {
@@ -278,6 +280,14 @@ async fn copy(
         .await
         .map_err(|e| Error::sql(DURING, &e))?;
     Ok((count, appender.last_acknowledged().cloned()))
+}
+
+/// The query's rows, to be fetched some at a time.
+async fn portal(transaction: &Transaction<'_>, query: &str) -> Result<Portal> {
+    let statement = transaction.prepare(query).await;
+    let statement = statement.map_err(|e| Error::sql(DURING, &e))?;
+    let portal = transaction.bind(&statement, &[]).await;
+    portal.map_err(|e| Error::sql(DURING, &e))
 }
 
 /// Says which events the stream holds and the database does not: nothing can be done about them here.

@@ -316,7 +316,11 @@ async fn mend(
     known: &mut Known,
 ) -> Result<()> {
     known.memory.forget();
-    let done = backfill(config, server, sql, nats, Order::of(cause)).await?;
+    let order = Order {
+        is_careful: std::mem::take(&mut known.careful),
+        ..Order::of(cause)
+    };
+    let done = backfill(config, server, sql, nats, order).await?;
     known.memory.note(done.created_ns, done.last);
     known.wrong = None;
     // The comparison has just been made.

@@ -89,6 +89,7 @@ async fn publish(
         cause: &Cause::Requested,
         after,
         is_trusted: true,
+        is_careful: false,
     };
     let done = backfill(config, &server, &mut sql, nats, order).await?;
     Ok(done.count)
