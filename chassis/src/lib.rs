@@ -24,6 +24,7 @@ pub mod grpc;
 pub mod invalid;
 pub mod listen;
 pub mod page;
+pub mod precondition;
 pub mod rpc;
 
 mod backoff;

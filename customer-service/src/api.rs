@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use chassis::grpc::MESSAGE_SIZE_MAX;
-use chassis::{failure, invalid, rpc};
+use chassis::{failure, invalid, precondition, rpc};
 use deadpool_postgres::{Client, Pool};
 use mailbox::outbox;
 use proto::customers::v1::customer_service_server::{CustomerService, CustomerServiceServer};
 use proto::customers::v1::{
     CreateCustomerRequest, CreateCustomerResponse, GetCustomerRequest, GetCustomerResponse,
-    ListCustomersRequest, ListCustomersResponse,
+    ListCustomersRequest, ListCustomersResponse, SetCreditLimitRequest, SetCreditLimitResponse,
 };
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::domain::{Account, Customer, CustomerId};
+use crate::domain::{Account, Customer, CustomerId, LimitChange, LimitRefusal};
 use crate::{store, wire};
 
 /// The aggregate type of this service's events.
@@ -41,6 +41,37 @@ impl Customers {
         connection.release();
         outcome
     }
+
+    /// Stores a customer's new limit together with its event, or neither (I1).
+    async fn limit(&self, asked: &wire::SetCreditLimit) -> Result<Customer, Status> {
+        let mut connection = failure::connection(&self.pool).await?;
+        let outcome = set_limit(&mut connection, asked).await;
+        connection.release();
+        outcome
+    }
+}
+
+async fn set_limit(client: &mut Client, asked: &wire::SetCreditLimit) -> Result<Customer, Status> {
+    let tx = client.transaction().await.map_err(failure::status)?;
+    let found = store::lock(&tx, asked.customer_id).await.map_err(refused)?;
+    let mut customer = found.ok_or_else(|| not_found(asked.customer_id))?;
+    let changed = customer.account.set_limit(asked.credit_limit);
+    if let LimitChange::From(previous) = changed.map_err(|why| unfit(asked, &why))? {
+        let message = wire::credit_limit_changed(&customer, previous);
+        let events = [outbox::Event::new(
+            AGGREGATE,
+            asked.customer_id.into(),
+            &message,
+        )];
+        let (written, appended) = tokio::join!(
+            store::set_limit(&tx, &customer),
+            outbox::append(&tx, &events)
+        );
+        written.map_err(refused)?;
+        appended.map_err(failure::status)?;
+    }
+    tx.commit().await.map_err(failure::commit_status)?;
+    Ok(customer)
 }
 
 async fn insert(
@@ -75,6 +106,17 @@ impl CustomerService for Customers {
         self.admit(&customer).await?;
         metrics::counter!("customers_created_total").increment(1);
         Ok(Response::new(CreateCustomerResponse {
+            customer: Some(wire::customer(&customer)),
+        }))
+    }
+
+    async fn set_credit_limit(
+        &self,
+        request: Request<SetCreditLimitRequest>,
+    ) -> Result<Response<SetCreditLimitResponse>, Status> {
+        let asked = wire::SetCreditLimit::try_from(request.into_inner()).map_err(invalid)?;
+        let customer = self.limit(&asked).await?;
+        Ok(Response::new(SetCreditLimitResponse {
             customer: Some(wire::customer(&customer)),
         }))
     }
@@ -128,7 +170,7 @@ pub fn grpc(customers: &Arc<Customers>) -> Routes {
 
 /// The same operations over NATS requests.
 pub fn nats(customers: &Arc<Customers>) -> rpc::Api {
-    let [create, get, list] = [(); 3].map(|()| Arc::clone(customers));
+    let [create, set_limit, get, list] = [(); 4].map(|()| Arc::clone(customers));
     rpc::Api::new(
         "customer-service",
         env!("CARGO_PKG_VERSION"),
@@ -138,6 +180,10 @@ pub fn nats(customers: &Arc<Customers>) -> rpc::Api {
     .operation("CreateCustomer", move |request| {
         let customers = Arc::clone(&create);
         async move { customers.create_customer(request).await }
+    })
+    .operation("SetCreditLimit", move |request| {
+        let customers = Arc::clone(&set_limit);
+        async move { customers.set_credit_limit(request).await }
     })
     .operation("GetCustomer", move |request| {
         let customers = Arc::clone(&get);
@@ -156,6 +202,31 @@ fn invalid(invalid: wire::Invalid) -> Status {
 fn not_found(customer_id: CustomerId) -> Status {
     let customer_id = Uuid::from(customer_id);
     Status::not_found(format!("there is no customer {customer_id}"))
+}
+
+/// A limit that is right by itself, but not for the customer as it stands.
+fn unfit(asked: &wire::SetCreditLimit, why: &LimitRefusal) -> Status {
+    let wanted = asked.credit_limit;
+    let subject = format!("customers/{}", Uuid::from(asked.customer_id));
+    match why {
+        LimitRefusal::OtherCurrency { account } => precondition::failed(
+            "CURRENCY",
+            &subject,
+            &format!(
+                "credit_limit.currency: must be {}, in which the customer was created",
+                account.code()
+            ),
+        ),
+        LimitRefusal::BelowReserved { reserved, short_by } => precondition::failed(
+            "RESERVED",
+            &subject,
+            &format!(
+                "credit_limit.minor_units: {reserved} {} are reserved, {short_by} more than {}",
+                wanted.currency().code(),
+                wanted.minor_units()
+            ),
+        ),
+    }
 }
 
 fn refused(error: store::Error) -> Status {

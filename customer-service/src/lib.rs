@@ -1,9 +1,9 @@
-//! The Customer Service. The modules stand in the order in which requests, and orders that
-//! ask for credit, flow through.
+//! The Customer Service. The modules stand in the order in which requests, and the events of orders
+//! that ask for credit, flow through.
 //!
 //! ```text
 //! gRPC / NATS request ─► api ─► wire ─► domain ─► store + outbox        one transaction (I1)
-//! JetStream OrderCreated ─► consumer ─► inbox ─► reactions ─► wire ─► domain ─► store + outbox   (I4)
+//! JetStream order event ─► consumer ─► inbox ─► reactions ─► wire ─► domain ─► store + outbox   (I4)
 //! ```
 
 // `migrations`: this service's own tables.

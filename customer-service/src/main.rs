@@ -43,7 +43,7 @@ async fn main() -> anyhow::Result<()> {
     let client = nats::connect(&config.nats, NAME).await?;
 
     let customers = Arc::new(Customers::new(pool.clone()));
-    let orders = config.consumer(NAME, [wire::ORDER_CREATED]);
+    let orders = config.consumer(NAME, wire::EVENTS);
     tasks.spawn("grpc", {
         let descriptors = proto::customers::v1::DESCRIPTORS;
         let routes = api::grpc(&customers);

@@ -10,8 +10,8 @@ use tokio_postgres::{Client, Row, Transaction};
 use uuid::Uuid;
 
 use crate::domain::{
-    Account, Ask, CreditLimit, Currency, Customer, CustomerId, InvalidName, MalformedCurrency,
-    Name, NegativeLimit, OrderId, Refusal, ReservationState,
+    Account, Amount, CreditLimit, Currency, Customer, CustomerId, InvalidName, MalformedCurrency,
+    Name, NegativeLimit, OrderId, Refusal, Reservation, ReservationState,
 };
 
 const INSERT: &str = "\
@@ -35,8 +35,16 @@ const LOCK: &str = "\
     FROM customers WHERE customer_id = ANY ($1) \
     ORDER BY customer_id FOR UPDATE";
 
+const LOCK_ONE: &str = "\
+    SELECT customer_id, name, currency, credit_limit_minor_units, reserved_minor_units, create_time \
+    FROM customers WHERE customer_id = $1 FOR UPDATE";
+
+const SET_LIMIT: &str = "\
+    UPDATE customers SET credit_limit_minor_units = $2 WHERE customer_id = $1";
+
 const RESERVATIONS: &str = "\
-    SELECT order_id, state FROM reservations WHERE order_id = ANY ($1)";
+    SELECT order_id, customer_id, amount_minor_units, currency, state \
+    FROM reservations WHERE order_id = ANY ($1)";
 
 // In key order, for the same reason. An order whose reservation another transaction has made in the
 // meantime is left out, and missing in what is returned.
@@ -49,11 +57,16 @@ const ENTER: &str = "\
     ORDER BY order_id \
     ON CONFLICT (order_id) DO NOTHING";
 
-const RESERVE: &str = "\
+// Their customers' rows are locked, so nobody else changes them: no order is needed.
+const RELEASE: &str = "\
+    UPDATE reservations SET state = 'released' \
+    WHERE order_id = ANY ($1) AND state = 'active'";
+
+const ADJUST: &str = "\
     UPDATE customers \
-    SET reserved_minor_units = reserved_minor_units + more.amount \
-    FROM unnest($1, $2) AS more (customer_id, amount) \
-    WHERE customers.customer_id = more.customer_id";
+    SET reserved_minor_units = reserved_minor_units + change.amount \
+    FROM unnest($1, $2) AS change (customer_id, amount) \
+    WHERE customers.customer_id = change.customer_id";
 
 /// A statement that did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +96,12 @@ impl Error {
         let why = why.into();
         Self::Unreadable { table, why }
     }
+
+    fn reservation(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        let table = "reservations";
+        let why = why.into();
+        Self::Unreadable { table, why }
+    }
 }
 
 impl From<tokio_postgres::Error> for Error {
@@ -97,8 +116,13 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
-/// An ask with what was decided: none for credit that is reserved.
-pub type Reservation = (Ask, Option<Refusal>);
+/// A new reservation, with its reason if it is refused.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    pub order_id: OrderId,
+    pub reservation: Reservation,
+    pub refusal: Option<Refusal>,
+}
 
 /// Adds a new customer.
 pub async fn insert(tx: &Transaction<'_>, customer: &Customer) -> Result<(), Error> {
@@ -145,6 +169,33 @@ pub async fn list(
         .collect()
 }
 
+/// Reads one customer, and holds it against every other writer until the transaction ends (I7).
+pub async fn lock(
+    tx: &Transaction<'_>,
+    customer_id: CustomerId,
+) -> Result<Option<Customer>, Error> {
+    tx.query_typed_opt(LOCK_ONE, &[(&Uuid::from(customer_id), Type::UUID)])
+        .await?
+        .as_ref()
+        .map(customer)
+        .transpose()
+}
+
+/// Writes the limit of a customer that `lock` holds; the database refuses less than what is reserved
+/// (I7).
+pub async fn set_limit(tx: &Transaction<'_>, customer: &Customer) -> Result<(), Error> {
+    let limit = customer.account.limit().minor_units();
+    tx.execute_typed(
+        SET_LIMIT,
+        &[
+            (&Uuid::from(customer.customer_id), Type::UUID),
+            (&limit, Type::INT8),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
 /// Reads the accounts of those of the customers that exist, and holds them against every other
 /// writer until the transaction ends (I7). One statement, whatever the count.
 pub async fn lock_accounts(
@@ -168,40 +219,43 @@ pub async fn lock_accounts(
 pub async fn reservations(
     tx: &Transaction<'_>,
     order_ids: &BTreeSet<OrderId>,
-) -> Result<BTreeMap<OrderId, ReservationState>, Error> {
+) -> Result<BTreeMap<OrderId, Reservation>, Error> {
     let order_ids: Vec<Uuid> = order_ids.iter().copied().map(Uuid::from).collect();
     tx.query_typed(RESERVATIONS, &[(&order_ids, Type::UUID_ARRAY)])
         .await?
         .iter()
         .map(|row| {
             let order_id: Uuid = row.try_get("order_id")?;
-            Ok((order_id.into(), state(row.try_get("state")?)?))
+            Ok((order_id.into(), reservation(row)?))
         })
         .collect()
 }
 
 /// Adds reservations, and tells how many: fewer than were given when another transaction was first
 /// with one of the orders. One statement, whatever the count.
-pub async fn enter(
-    tx: &Transaction<'_>,
-    reservations: &[Reservation],
-    now: SystemTime,
-) -> Result<u64, Error> {
-    let count = reservations.len();
+pub async fn enter(tx: &Transaction<'_>, entries: &[Entry], now: SystemTime) -> Result<u64, Error> {
+    let count = entries.len();
+    if count == 0 {
+        return Ok(0);
+    }
     let mut orders: Vec<Uuid> = Vec::with_capacity(count);
     let mut customers: Vec<Uuid> = Vec::with_capacity(count);
     let mut amounts = Vec::with_capacity(count);
     let mut currencies = Vec::with_capacity(count);
     let mut states = Vec::with_capacity(count);
     let mut reasons = Vec::with_capacity(count);
-    for (ask, refusal) in reservations {
-        let (state, reason) = columns(refusal.as_ref());
-        orders.push(ask.order_id.into());
-        customers.push(ask.customer_id.into());
-        amounts.push(ask.amount.minor_units());
-        currencies.push(ask.amount.currency());
-        states.push(state);
-        reasons.push(reason);
+    for entry in entries {
+        let Reservation {
+            customer_id,
+            amount,
+            state,
+        } = entry.reservation;
+        orders.push(entry.order_id.into());
+        customers.push(customer_id.into());
+        amounts.push(amount.minor_units());
+        currencies.push(amount.currency());
+        states.push(state_name(state));
+        reasons.push(entry.refusal.as_ref().map(reason));
     }
     let currencies: Vec<&str> = currencies.iter().map(Currency::code).collect();
     let entered = tx
@@ -221,13 +275,32 @@ pub async fn enter(
     Ok(entered)
 }
 
-/// Adds to what customers that `lock_accounts` holds have reserved, in minor units; the database
-/// refuses more than the limit (I7). One statement, whatever the count.
-pub async fn reserve(tx: &Transaction<'_>, more: &BTreeMap<CustomerId, i64>) -> Result<(), Error> {
-    let customers: Vec<Uuid> = more.keys().map(|id| Uuid::from(*id)).collect();
-    let amounts: Vec<i64> = more.values().copied().collect();
+/// Releases active reservations of customers that `lock_accounts` holds, and tells how many. One
+/// statement, whatever the count.
+pub async fn release(tx: &Transaction<'_>, order_ids: &BTreeSet<OrderId>) -> Result<u64, Error> {
+    if order_ids.is_empty() {
+        return Ok(0);
+    }
+    let order_ids: Vec<Uuid> = order_ids.iter().copied().map(Uuid::from).collect();
+    let released = tx
+        .execute_typed(RELEASE, &[(&order_ids, Type::UUID_ARRAY)])
+        .await?;
+    Ok(released)
+}
+
+/// Adds to what customers that `lock_accounts` holds have reserved, or takes from it, in minor units;
+/// the database refuses more than the limit (I7). One statement, whatever the count.
+pub async fn adjust(
+    tx: &Transaction<'_>,
+    changes: &BTreeMap<CustomerId, i64>,
+) -> Result<(), Error> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let customers: Vec<Uuid> = changes.keys().map(|id| Uuid::from(*id)).collect();
+    let amounts: Vec<i64> = changes.values().copied().collect();
     tx.execute_typed(
-        RESERVE,
+        ADJUST,
         &[(&customers, Type::UUID_ARRAY), (&amounts, Type::INT8_ARRAY)],
     )
     .await?;
@@ -242,12 +315,20 @@ pub fn now() -> SystemTime {
     now - Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000))
 }
 
-fn columns(refusal: Option<&Refusal>) -> (&'static str, Option<&'static str>) {
+/// The name of a state, in the table and in metrics.
+pub fn state_name(state: ReservationState) -> &'static str {
+    match state {
+        ReservationState::Active => "active",
+        ReservationState::Refused => "refused",
+        ReservationState::Released => "released",
+    }
+}
+
+fn reason(refusal: &Refusal) -> &'static str {
     match refusal {
-        None => ("active", None),
-        Some(Refusal::CreditLimitExceeded { .. }) => ("refused", Some("credit_limit_exceeded")),
-        Some(Refusal::CustomerNotFound) => ("refused", Some("customer_not_found")),
-        Some(Refusal::CurrencyMismatch { .. }) => ("refused", Some("currency_mismatch")),
+        Refusal::CreditLimitExceeded { .. } => "credit_limit_exceeded",
+        Refusal::CustomerNotFound => "customer_not_found",
+        Refusal::CurrencyMismatch { .. } => "currency_mismatch",
     }
 }
 
@@ -256,11 +337,21 @@ fn state(state: &str) -> Result<ReservationState, Error> {
         "active" => Ok(ReservationState::Active),
         "refused" => Ok(ReservationState::Refused),
         "released" => Ok(ReservationState::Released),
-        other => Err(Error::Unreadable {
-            table: "reservations",
-            why: format!("this version does not know state {other:?}").into(),
-        }),
+        other => Err(Error::reservation(format!(
+            "this version does not know state {other:?}"
+        ))),
     }
+}
+
+fn reservation(row: &Row) -> Result<Reservation, Error> {
+    let currency = Currency::new(row.try_get("currency")?).map_err(Error::reservation)?;
+    let amount =
+        Amount::new(row.try_get("amount_minor_units")?, currency).map_err(Error::reservation)?;
+    Ok(Reservation {
+        customer_id: row.try_get::<_, Uuid>("customer_id")?.into(),
+        amount,
+        state: state(row.try_get("state")?)?,
+    })
 }
 
 fn customer(row: &Row) -> Result<Customer, Error> {

@@ -10,15 +10,17 @@ use proto::{customers::v1 as customers, money::v1 as money, orders::v1 as orders
 use uuid::Uuid;
 
 use crate::domain::{
-    Amount, Ask, CreditLimit, Currency, Customer, CustomerId, InvalidName, MalformedCurrency, Name,
-    NegativeLimit, NonPositiveAmount, OrderId,
+    Amount, Ask, CreditLimit, Currency, Customer, CustomerId, Event, InvalidName,
+    MalformedCurrency, Name, NegativeLimit, NonPositiveAmount, OrderId,
 };
 
 /// The list's name, which its page tokens are bound to.
 const LIST: &str = "customers.v1.Customer";
 
-/// The event that asks for credit, by the full name of its message.
+/// The events that credit is reserved and released by, by the full names of their messages.
 pub const ORDER_CREATED: &str = "orders.v1.OrderCreated";
+pub const ORDER_CANCELLED: &str = "orders.v1.OrderCancelled";
+pub const EVENTS: [&str; 2] = [ORDER_CREATED, ORDER_CANCELLED];
 
 /// A field that cannot be taken as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,18 +63,25 @@ impl Why {
 /// An event that this service cannot read.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
-    #[error("customer-service does not take events of type {0:?}; it takes {ORDER_CREATED:?}")]
+    #[error("customer-service does not take events of type {0:?}; it takes {EVENTS:?}")]
     Type(String),
-    #[error("not a {ORDER_CREATED} in protobuf: {0}")]
-    Protobuf(#[source] prost::DecodeError),
-    #[error("{ORDER_CREATED}: {0}")]
-    Field(#[from] Invalid),
+    #[error("not a {0} in protobuf: {1}")]
+    Protobuf(&'static str, #[source] prost::DecodeError),
+    #[error("{0}: {1}")]
+    Field(&'static str, #[source] Invalid),
 }
 
 /// A checked `CreateCustomerRequest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateCustomer {
     pub name: Name,
+    pub credit_limit: CreditLimit,
+}
+
+/// A checked `SetCreditLimitRequest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetCreditLimit {
+    pub customer_id: CustomerId,
     pub credit_limit: CreditLimit,
 }
 
@@ -123,22 +132,36 @@ impl TryFrom<customers::CreateCustomerRequest> for CreateCustomer {
             return Err(Why::Missing.at("name"));
         }
         let name = Name::new(request.name).map_err(|why| Why::from(why).at("name"))?;
-        let limit = request
-            .credit_limit
-            .ok_or(Why::Missing.at("credit_limit"))?;
-        if limit.currency.is_empty() {
-            return Err(Why::Missing.at("credit_limit.currency"));
-        }
-        // An account in a currency that no order can be in would be of no use, and could not be
-        // mended: so only codes in use are let in.
-        let currency = Iso4217::from_code(&limit.currency)
-            .filter(|known| is_in_use(*known))
-            .and_then(|known| Currency::new(known.code()).ok())
-            .ok_or(Why::UnknownCurrency.at("credit_limit.currency"))?;
-        let credit_limit = CreditLimit::new(limit.minor_units, currency)
-            .map_err(|why| Why::from(why).at("credit_limit.minor_units"))?;
+        let credit_limit = limit(request.credit_limit, is_in_use)?;
         Ok(Self { name, credit_limit })
     }
+}
+
+impl TryFrom<customers::SetCreditLimitRequest> for SetCreditLimit {
+    type Error = Invalid;
+
+    fn try_from(request: customers::SetCreditLimitRequest) -> Result<Self, Invalid> {
+        Ok(Self {
+            customer_id: uuid("customer_id", &request.customer_id)?.into(),
+            // A currency that was withdrawn since the customer was created is still the customer's.
+            credit_limit: limit(request.credit_limit, |_| true)?,
+        })
+    }
+}
+
+/// A limit in a currency of ISO 4217 that is `fit`. An account in a currency that no order can be in
+/// would be of no use, and could not be mended.
+fn limit(given: Option<money::Money>, fit: fn(Iso4217) -> bool) -> Result<CreditLimit, Invalid> {
+    let limit = given.ok_or(Why::Missing.at("credit_limit"))?;
+    if limit.currency.is_empty() {
+        return Err(Why::Missing.at("credit_limit.currency"));
+    }
+    let currency = Iso4217::from_code(&limit.currency)
+        .filter(|known| fit(*known))
+        .and_then(|known| Currency::new(known.code()).ok())
+        .ok_or(Why::UnknownCurrency.at("credit_limit.currency"))?;
+    CreditLimit::new(limit.minor_units, currency)
+        .map_err(|why| Why::from(why).at("credit_limit.minor_units"))
 }
 
 impl TryFrom<customers::GetCustomerRequest> for GetCustomer {
@@ -171,32 +194,38 @@ impl ListCustomers {
     }
 }
 
-impl TryFrom<orders::OrderCreated> for Ask {
-    type Error = Invalid;
-
-    fn try_from(event: orders::OrderCreated) -> Result<Self, Invalid> {
-        let total = event.total.ok_or(Why::Missing.at("total"))?;
-        // The form only: the Order Service says which currencies it takes, and a customer in
-        // another one is an answer, not an error.
-        let currency =
-            Currency::new(&total.currency).map_err(|why| Why::from(why).at("total.currency"))?;
-        let amount = Amount::new(total.minor_units, currency)
-            .map_err(|why| Why::from(why).at("total.minor_units"))?;
-        Ok(Self {
-            order_id: uuid("order_id", &event.order_id)?.into(),
-            customer_id: uuid("customer_id", &event.customer_id)?.into(),
-            amount,
-        })
+/// What the Order Service tells.
+pub fn event(event_type: &str, payload: &[u8]) -> Result<Event, Unreadable> {
+    // The two share the fields that count here.
+    macro_rules! read {
+        ($name:ident, $message:ident) => {{
+            let message = orders::$message::decode(payload)
+                .map_err(|error| Unreadable::Protobuf($name, error))?;
+            ask(&message.order_id, &message.customer_id, message.total)
+                .map(Event::$message)
+                .map_err(|invalid| Unreadable::Field($name, invalid))
+        }};
+    }
+    match event_type {
+        ORDER_CREATED => read!(ORDER_CREATED, OrderCreated),
+        ORDER_CANCELLED => read!(ORDER_CANCELLED, OrderCancelled),
+        other => Err(Unreadable::Type(other.to_owned())),
     }
 }
 
-/// What an event asks for.
-pub fn ask(event_type: &str, payload: &[u8]) -> Result<Ask, Unreadable> {
-    if event_type != ORDER_CREATED {
-        return Err(Unreadable::Type(event_type.to_owned()));
-    }
-    let event = orders::OrderCreated::decode(payload).map_err(Unreadable::Protobuf)?;
-    Ok(Ask::try_from(event)?)
+fn ask(order_id: &str, customer_id: &str, total: Option<money::Money>) -> Result<Ask, Invalid> {
+    let total = total.ok_or(Why::Missing.at("total"))?;
+    // The form only: the Order Service says which currencies it takes, and a customer in another one
+    // is an answer, not an error.
+    let currency =
+        Currency::new(&total.currency).map_err(|why| Why::from(why).at("total.currency"))?;
+    let amount = Amount::new(total.minor_units, currency)
+        .map_err(|why| Why::from(why).at("total.minor_units"))?;
+    Ok(Ask {
+        order_id: uuid("order_id", order_id)?.into(),
+        customer_id: uuid("customer_id", customer_id)?.into(),
+        amount,
+    })
 }
 
 /// `CustomerCreated`.
@@ -210,12 +239,34 @@ pub fn customer_created(customer: &Customer) -> customers::CustomerCreated {
     }
 }
 
+/// `CreditLimitChanged`, from the previous limit to the customer's present one.
+pub fn credit_limit_changed(
+    customer: &Customer,
+    previous: CreditLimit,
+) -> customers::CreditLimitChanged {
+    let limit = customer.account.limit();
+    customers::CreditLimitChanged {
+        customer_id: Uuid::from(customer.customer_id).to_string(),
+        credit_limit: Some(money(limit.minor_units(), limit.currency())),
+        previous_credit_limit: Some(money(previous.minor_units(), previous.currency())),
+    }
+}
+
 /// `CreditReserved`.
 pub fn credit_reserved(ask: &Ask) -> customers::CreditReserved {
     customers::CreditReserved {
         order_id: Uuid::from(ask.order_id).to_string(),
         customer_id: Uuid::from(ask.customer_id).to_string(),
         amount: Some(amount(ask)),
+    }
+}
+
+/// `CreditReleased`, with what was reserved.
+pub fn credit_released(ask: &Ask, released: Amount) -> customers::CreditReleased {
+    customers::CreditReleased {
+        order_id: Uuid::from(ask.order_id).to_string(),
+        customer_id: Uuid::from(ask.customer_id).to_string(),
+        amount: Some(money(released.minor_units(), released.currency())),
     }
 }
 

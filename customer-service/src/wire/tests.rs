@@ -106,6 +106,35 @@ fn a_currency_is_one_in_use_of_iso_4217() {
 }
 
 #[test]
+fn a_new_limit_is_checked_as_the_first_one_was() {
+    let set = |customer_id: &str, credit_limit| {
+        SetCreditLimit::try_from(customers::SetCreditLimitRequest {
+            customer_id: customer_id.to_owned(),
+            credit_limit,
+        })
+    };
+    let taken = set(ID, eur(0)).unwrap();
+    assert_eq!(Uuid::from(taken.customer_id).to_string(), ID);
+    assert_eq!(taken.credit_limit.minor_units(), 0);
+    // Withdrawn: no new customer can have it, one from before may.
+    let kuna = money(5, Currency::new("HRK").unwrap());
+    assert!(set(ID, Some(kuna)).is_ok());
+
+    assert_eq!(set("", eur(0)), Err(Why::Missing.at("customer_id")));
+    assert_eq!(set("1", eur(0)), Err(Why::NotUuid.at("customer_id")));
+    assert_eq!(set(ID, None), Err(Why::Missing.at("credit_limit")));
+    assert_eq!(
+        set(ID, eur(-1)),
+        Err(Why::Limit(NegativeLimit).at("credit_limit.minor_units"))
+    );
+    let unknown = money(5, Currency::new("ABC").unwrap());
+    assert_eq!(
+        set(ID, Some(unknown)),
+        Err(Why::UnknownCurrency.at("credit_limit.currency"))
+    );
+}
+
+#[test]
 fn a_customer_id_is_a_hyphenated_uuid() {
     let get = |customer_id: &str| {
         GetCustomer::try_from(customers::GetCustomerRequest {
@@ -148,26 +177,45 @@ fn a_list_is_checked_field_by_field() {
 }
 
 #[test]
-fn the_name_of_the_event_is_that_of_its_message() {
-    assert_eq!(ORDER_CREATED, orders::OrderCreated::full_name());
+fn the_names_of_the_events_are_those_of_their_messages() {
+    assert_eq!(
+        EVENTS.map(str::to_owned),
+        [
+            orders::OrderCreated::full_name(),
+            orders::OrderCancelled::full_name()
+        ]
+    );
 }
 
 #[test]
-fn an_event_is_read() {
-    let mut bytes = created().encode_to_vec();
-    bytes.extend([0x9a, 0x06, 0x01, 0x78]); // field 99, of a newer version
-    let ask = ask(ORDER_CREATED, &bytes).unwrap();
-    assert_eq!(Uuid::from(ask.order_id).to_string(), ID);
-    assert_eq!(Uuid::from(ask.customer_id).to_string(), CUSTOMER_ID);
-    assert_eq!(ask.amount.minor_units(), 1_999);
+fn each_event_is_read() {
+    let cancelled = orders::OrderCancelled {
+        order_id: ID.to_owned(),
+        customer_id: CUSTOMER_ID.to_owned(),
+        total: eur(1_999),
+        reason: 99, // of a newer version: whatever the reason, the order needs no credit
+    };
+    for (name, mut bytes) in EVENTS
+        .into_iter()
+        .zip([created().encode_to_vec(), cancelled.encode_to_vec()])
+    {
+        bytes.extend([0x9a, 0x06, 0x01, 0x78]); // field 99, of a newer version
+        let event = event(name, &bytes).unwrap();
+        let is_cancelled = matches!(event, Event::OrderCancelled(_));
+        assert_eq!(is_cancelled, name == ORDER_CANCELLED);
+        let ask = event.ask();
+        assert_eq!(Uuid::from(ask.order_id).to_string(), ID);
+        assert_eq!(Uuid::from(ask.customer_id).to_string(), CUSTOMER_ID);
+        assert_eq!(ask.amount.minor_units(), 1_999);
+    }
 }
 
 #[test]
 fn an_event_that_cannot_be_read_is_refused_with_the_reason() {
     let message = |change: &dyn Fn(&mut orders::OrderCreated)| {
-        let mut event = created();
-        change(&mut event);
-        ask(ORDER_CREATED, &event.encode_to_vec())
+        let mut message = created();
+        change(&mut message);
+        event(ORDER_CREATED, &message.encode_to_vec())
             .unwrap_err()
             .to_string()
     };
@@ -185,8 +233,14 @@ fn an_event_that_cannot_be_read_is_refused_with_the_reason() {
         assert!(told.starts_with("orders.v1.OrderCreated: "), "{told}");
         assert!(told.contains(field), "{told}");
     }
-    let other = |event_type| ask(event_type, &[0xff]).unwrap_err().to_string();
+    let other = |event_type| event(event_type, &[0xff]).unwrap_err().to_string();
     assert!(other(ORDER_CREATED).starts_with("not a orders.v1.OrderCreated in protobuf"));
+    assert!(other(ORDER_CANCELLED).starts_with("not a orders.v1.OrderCancelled in protobuf"));
+    let nameless = event(ORDER_CANCELLED, &[]).unwrap_err().to_string();
+    assert!(
+        nameless.starts_with("orders.v1.OrderCancelled: "),
+        "{nameless}"
+    );
     assert!(other("orders.v1.OrderApproved").contains("\"orders.v1.OrderApproved\""));
 }
 

@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod limits;
 mod reactions;
+mod releases;
 mod support;

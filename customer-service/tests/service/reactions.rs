@@ -20,7 +20,7 @@ use crate::support::{
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-fn order(customer_id: &str, minor_units: i64, currency: &str) -> OrderCreated {
+pub(crate) fn order(customer_id: &str, minor_units: i64, currency: &str) -> OrderCreated {
     OrderCreated {
         order_id: Uuid::now_v7().to_string(),
         customer_id: customer_id.to_owned(),
@@ -29,18 +29,18 @@ fn order(customer_id: &str, minor_units: i64, currency: &str) -> OrderCreated {
     }
 }
 
-fn usd(customer_id: &str, minor_units: i64) -> OrderCreated {
+pub(crate) fn usd(customer_id: &str, minor_units: i64) -> OrderCreated {
     order(customer_id, minor_units, "USD")
 }
 
-async fn backend(client: &tokio_postgres::Client) -> i32 {
+pub(crate) async fn backend(client: &tokio_postgres::Client) -> i32 {
     let row = client.query_one("SELECT pg_backend_pid()", &[]).await;
     row.unwrap().get(0)
 }
 
 /// Handles `first` in one transaction and `second` in another, which must be seen waiting for the
 /// first; commits both, and gives what became of `second`.
-async fn overlap(pool: &Pool, first: Delivery, second: Delivery) -> Result<(), Failure> {
+pub(crate) async fn overlap(pool: &Pool, first: Delivery, second: Delivery) -> Result<(), Failure> {
     let mut a = pool.get().await.unwrap();
     let holder = backend(&a).await;
     let tx = a.transaction().await.unwrap();
@@ -287,7 +287,7 @@ async fn the_number_of_statements_does_not_grow_with_the_batch() {
 }
 
 /// How many statements the server executes to apply a batch, by its log.
-async fn statements(postgres: &Postgres, pool: &Pool, batch: Vec<Delivery>) -> usize {
+pub(crate) async fn statements(postgres: &Postgres, pool: &Pool, batch: Vec<Delivery>) -> usize {
     let mut client = pool.get().await.unwrap();
     let backend = format!("[{}]", backend(&client).await);
     let logged = || {

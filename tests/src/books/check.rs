@@ -116,6 +116,11 @@ fn approvals(facts: &Facts, violations: &mut Vec<String>) {
                     "order {id}: cancelled, and its reservation is active"
                 ));
             }
+            ("pending", None) if reservation.is_some_and(|found| found.state == "released") => {
+                violations.push(format!(
+                    "order {id}: pending, and its reservation is released"
+                ));
+            }
             _ => {}
         }
         if order.state == "cancelled" {

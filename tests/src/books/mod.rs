@@ -119,7 +119,8 @@ pub async fn audit(system: &System) -> Result<Books> {
     Ok(check::check(&facts))
 }
 
-/// Awaits that no order is pending and that every event is in its stream, then audits.
+/// Awaits that no order is pending, and that every event is in its stream and has been applied; then
+/// audits.
 ///
 /// # Errors
 /// After `deadline`: tells what was still open.
@@ -132,8 +133,20 @@ pub async fn settled(system: &System, deadline: Duration) -> Result<Books> {
         }
         let customers = system.database(Side::Customers).await?;
         let jetstream = async_nats::jetstream::new(system.nats().client().await?);
-        published(Side::Orders, &orders, &jetstream).await?;
-        published(Side::Customers, &customers, &jetstream).await?;
+        let before = [
+            published(Side::Orders, &orders, &jetstream).await?,
+            published(Side::Customers, &customers, &jetstream).await?,
+        ];
+        consumed(Side::Orders, Side::Customers, &jetstream).await?;
+        consumed(Side::Customers, Side::Orders, &jetstream).await?;
+        // What was applied may have led to further events, before it was acknowledged.
+        let after = [
+            read::outbox_count(&orders).await?,
+            read::outbox_count(&customers).await?,
+        ];
+        if before != after {
+            bail!("events are still being made: {before:?}, then {after:?}");
+        }
         Ok(Some(()))
     })
     .await?;
@@ -144,11 +157,27 @@ async fn published(
     side: Side,
     client: &Client,
     jetstream: &async_nats::jetstream::Context,
-) -> Result<()> {
+) -> Result<u64> {
     let rows = read::outbox_count(client).await?;
     let messages = read::message_count(jetstream, side.stream()).await?;
     if messages < rows {
         bail!("{messages} of {rows} events are in {}", side.stream());
+    }
+    Ok(rows)
+}
+
+async fn consumed(
+    service: Side,
+    source: Side,
+    jetstream: &async_nats::jetstream::Context,
+) -> Result<()> {
+    let (waiting, in_hand) = read::backlog(jetstream, source.stream(), service.service()).await?;
+    if waiting > 0 || in_hand > 0 {
+        let stream = source.stream();
+        bail!(
+            "{} has {waiting} events of {stream} before it, and {in_hand} in hand",
+            service.service()
+        );
     }
     Ok(())
 }

@@ -168,6 +168,21 @@ pub(super) async fn message_count(jetstream: &Context, name: &str) -> Result<u64
     }
 }
 
+/// Events of a stream that were not delivered to a durable consumer yet, and those that it has not
+/// acknowledged.
+pub(super) async fn backlog(
+    jetstream: &Context,
+    name: &str,
+    durable: &str,
+) -> Result<(u64, usize)> {
+    let stream = jetstream.get_stream(name).await?;
+    let info = stream
+        .consumer_info(durable)
+        .await
+        .with_context(|| format!("cannot read the consumer {durable} of {name}"))?;
+    Ok((info.num_pending, info.num_ack_pending))
+}
+
 pub(super) async fn dead_letters(jetstream: &Context) -> Result<u64> {
     message_count(jetstream, "DEAD_LETTERS").await
 }

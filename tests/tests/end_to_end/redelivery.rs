@@ -18,7 +18,11 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What each service consumes, and from which stream.
 const CONSUMED: [(Side, Side, &[&str]); 2] = [
-    (Side::Customers, Side::Orders, &["orders.v1.OrderCreated"]),
+    (
+        Side::Customers,
+        Side::Orders,
+        &["orders.v1.OrderCreated", "orders.v1.OrderCancelled"],
+    ),
     (
         Side::Orders,
         Side::Customers,

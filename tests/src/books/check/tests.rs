@@ -113,6 +113,12 @@ fn an_approval_without_its_reservation_is_found() {
     finds(&["approved without an active reservation"], |facts| {
         reservation(facts).state = "released".into();
     });
+    finds(&["pending, and its reservation is released"], |facts| {
+        reservation(facts).state = "released".into();
+        order(facts).state = "pending".into();
+        facts.customers[0].reserved = 0;
+        facts.customers[0].active = 0;
+    });
     finds(&["approved for 10 EUR"], |facts| {
         reservation(facts).amount = 9
     });
