@@ -15,6 +15,7 @@ use metrics::{counter, gauge};
 use tokio_postgres::types::PgLsn;
 
 use super::{
+    doubt::Behind,
     holds::{Holds, Known, Ready},
     item::{Form, Item, Meta, Names, Role, State, encode_message},
     key::Key,
@@ -90,9 +91,11 @@ pub struct Desk<'a> {
     pub(super) ready: Ready,
     pub(super) requests_from: u64,
     pub(super) polled: Instant,
+    pub(super) behind: Behind,
     known: Known,
     origin: u64,
-    /// The stream's last sequence when the session began.
+    /// The stream, and its last sequence when the session began.
+    pub(super) stream: String,
     began_at: u64,
     /// The row up to which all is done, and the one up to which it will be after the batch in hand.
     done: Option<Stored>,
@@ -128,8 +131,10 @@ impl<'a> Desk<'a> {
             ready: found.ready,
             requests_from: found.requests_from,
             polled: Instant::now(),
+            behind: Behind::default(),
             known: found.known,
             origin: found.origin,
+            stream: truth.stream.clone(),
             began_at: truth.last_sequence,
             done: found.done,
             in_hand: None,

@@ -27,12 +27,13 @@
 //!    stores and closes nothing: what it had stored before, the successor has read. Its append may still
 //!    come, as long as the successor has not appended anything. That doubles a row only where the two
 //!    judge it differently (another configuration, other limits): the one publishes it, the other sets it
-//!    aside. Items of that time are marked (`in_doubt`), and *nothing looks them up in the stream yet*
-//!    before they are released.
+//!    aside. Items of that time are marked (`in_doubt`), and looked up in the stream before they are
+//!    released or discarded (`doubt.rs`): one that stands there is closed, and not published again.
 //! 4. *People* write requests and fixes, on subjects of their own. They change nothing until the relay
 //!    that holds the slot reads them.
 
 mod desk;
+mod doubt;
 mod holds;
 mod item;
 mod key;

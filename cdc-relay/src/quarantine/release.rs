@@ -67,6 +67,8 @@ enum Verdict {
     Discard {
         with_held: bool,
     },
+    /// A relay before this one had published it.
+    Stands(u64),
     /// Somebody has to decide.
     Wait,
 }
@@ -155,7 +157,13 @@ impl Desk<'_> {
         message: StreamMessage,
         run: &mut Run,
     ) -> Result<bool> {
-        match self.verdict(&place, &mut meta, message).await? {
+        let mut verdict = self.verdict(&place, &mut meta, message).await?;
+        if !matches!(verdict, Verdict::Wait)
+            && let Some(sequence) = self.standing(&meta).await?
+        {
+            verdict = Verdict::Stands(sequence);
+        }
+        match verdict {
             Verdict::Publish(record) => run.add(place, meta, *record),
             Verdict::Discard { with_held } => {
                 if with_held {
@@ -163,9 +171,24 @@ impl Desk<'_> {
                 }
                 self.close(&place, meta, State::Discarded).await?;
             }
+            Verdict::Stands(sequence) => {
+                tracing::warn!(
+                    item = place.key.short(),
+                    sequence,
+                    "an event in quarantine stands in the stream already: a relay before this one had it on its way; nothing is published"
+                );
+                meta.released = Some(sequence);
+                self.close(&place, meta, State::Released).await?;
+            }
             Verdict::Wait => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Where the event stands in the stream already, if it does.
+    async fn standing(&mut self, meta: &Meta) -> Result<Option<u64>> {
+        let client = store(&self.store)?.client();
+        self.behind.find(client, &self.stream, meta).await
     }
 
     async fn verdict(

@@ -107,6 +107,7 @@ pub(super) fn to_json(item: &Listed) -> Value {
         "since": time(meta.stored_at_ms),
         "bytes": meta.bytes,
         "stream_sequence": meta.released,
+        "in_doubt": meta.in_doubt,
         "decided": meta.decision.as_ref().map(|decision| json!({
             "by": decision.by, "why": decision.why, "at": time(decision.at_ms),
         })),
