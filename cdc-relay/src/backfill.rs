@@ -12,32 +12,26 @@
 
 use async_nats::Client as Nats;
 use chassis::postgres::Target;
-use mailbox::envelope::Position;
 use metrics::counter;
-use tokio_postgres::{Client, Portal, Transaction, types::ToSql};
+use tokio_postgres::{Client, types::ToSql};
 
+mod copy;
+pub mod kept;
 mod rows;
 mod twins;
 
-use self::rows::Select;
+use self::copy::{Copy, behind, copy};
 use crate::{
     config::Config,
     error::{Error, Result},
-    heal::{
-        Cause,
-        compare::{self, Outbox},
-        consumers,
-        floor::Removed,
-        mark,
-    },
+    heal::{Cause, compare, consumers, floor::Removed, mark},
     history::History,
-    publish::{Acknowledged, Appender, Limits},
+    publish::{Acknowledged, Limits},
     quarantine::{Claimed, Desk, Maker},
-    record::{self, Layout},
+    record::Layout,
     slot::{self, Slot},
     stream::{Missing, Truth, read_truth},
-    wal::{Connection, Snapshot, System},
-    window::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch},
+    wal::{Connection, Snapshot},
 };
 
 const DURING: &str = "publish what stood in the outbox before the slot";
@@ -97,15 +91,7 @@ pub async fn backfill(
     let system = connection.identify_system().await?;
     let ancestors = connection.ancestors(system.timeline).await?;
     let temporary = format!("{}_backfill", source.slot);
-    // Its name is the lock: one relay copies at a time.
-    let snapshot = match connection.create_temporary_slot(&temporary).await {
-        Err(Error::AlreadyExists(_)) => {
-            return Err(Error::Transient(format!(
-                "{DURING}: another relay is at it"
-            )));
-        }
-        created => created?,
-    };
+    let snapshot = copy::export(&mut connection, &temporary).await?;
     // Another one may have been ready between the look and the lock.
     if slot::find(sql, &source.slot).await? != Slot::Missing {
         return Err(Error::SlotHeld(format!(
@@ -114,12 +100,7 @@ pub async fn backfill(
         )));
     }
     tracing::info!(slot = source.slot, consistent_point = %snapshot.consistent_point, %cause, "publishing what the stream lacks from the table");
-    let claimed = Claimed::claim(nats, config.stream.quarantine().as_ref()).await?;
-    let mut truth = read_truth(nats, &config.stream, Missing::Create).await?;
-    if let Some(after) = order.after {
-        truth.removed = Removed::UpToId(after.to_owned());
-    }
-    consumers::set_back(nats, &truth.stream).await?;
+    let (claimed, truth) = look(config, nats, order, Missing::Create).await?;
     let history = History {
         system,
         ancestors,
@@ -136,13 +117,22 @@ pub async fn backfill(
         system,
     };
     let mut desk = Desk::open(claimed, maker, &truth, snapshot.consistent_point).await?;
-    let order = Order { cause, ..order };
-    let copied = copy(config, &snapshot, sql, nats, &truth, (order, &mut desk)).await;
-    let (count, last) = copied?;
+    let given = Copy {
+        config,
+        nats,
+        truth: &truth,
+        order: Order { cause, ..order },
+        slot_begins: snapshot.consistent_point,
+        resume: None,
+    };
+    let (count, last) = first_copy(sql, &snapshot, given, &mut desk).await?;
     desk.begin_anew().await?;
     if last.is_none() && other_history.is_some() {
-        let position = behind(system, &snapshot, 0)?;
+        let position = behind(system, snapshot.consistent_point, 0)?;
         mark::write(nats, &truth.stream, truth.last_sequence, position).await?;
+    }
+    if truth.unfinished.is_some() {
+        mark::finish(nats, &truth.stream).await;
     }
     keep_slot(config, sql, &temporary, &snapshot).await?;
     // The temporary slot ends with its connection.
@@ -161,6 +151,42 @@ pub async fn backfill(
         last,
         created_ns: truth.created_ns,
     })
+}
+
+/// The stream's end, once nobody else stores in its quarantine.
+async fn look(
+    config: &Config,
+    nats: &Nats,
+    order: Order<'_>,
+    missing: Missing,
+) -> Result<(Claimed, Truth)> {
+    let claimed = Claimed::claim(nats, config.stream.quarantine().as_ref()).await?;
+    let mut truth = read_truth(nats, &config.stream, missing).await?;
+    if let Some(after) = order.after {
+        truth.removed = Removed::UpToId(after.to_owned());
+    }
+    consumers::set_back(nats, &truth.stream).await?;
+    Ok((claimed, truth))
+}
+
+/// Where there is a table, what the stream lacks of it.
+async fn first_copy(
+    sql: &mut Client,
+    snapshot: &Snapshot,
+    given: Copy<'_>,
+    desk: &mut Desk<'_>,
+) -> Result<(u64, Option<Acknowledged>)> {
+    let Copy { config, truth, .. } = given;
+    if config.source.message_prefix.is_some() {
+        tracing::warn!(slot = config.source.slot, consistent_point = %snapshot.consistent_point, "messages from before this point that no slot has kept are lost: no table holds them");
+        return Ok((0, None));
+    }
+    let transaction = copy::begin(sql, snapshot).await?;
+    compare::note_present(&transaction, given.nats, &config.stream, truth.messages).await?;
+    let copied = copy(&transaction, given, desk).await?;
+    let ended = transaction.commit().await;
+    ended.map_err(|e| Error::sql(DURING, &e))?;
+    Ok(copied)
 }
 
 /// Why the stream's last event is not in this server's WAL, if it is not.
@@ -194,159 +220,4 @@ async fn keep_slot(
         )));
     }
     Ok(())
-}
-
-/// A place before every commit that the slot will bring.
-fn behind(system: System, snapshot: &Snapshot, index: u64) -> Result<Position> {
-    Ok(Position {
-        system: system.id,
-        timeline: system.timeline,
-        lsn: u64::from(snapshot.consistent_point) - 1,
-        index: u32::try_from(index).map_err(|_| too_many())?,
-    })
-}
-
-async fn copy(
-    config: &Config,
-    snapshot: &Snapshot,
-    sql: &mut Client,
-    nats: &Nats,
-    truth: &Truth,
-    (order, desk): (Order<'_>, &mut Desk<'_>),
-) -> Result<(u64, Option<Acknowledged>)> {
-    if config.source.message_prefix.is_some() {
-        tracing::warn!(slot = config.source.slot, consistent_point = %snapshot.consistent_point, "messages from before this point that no slot has kept are lost: no table holds them");
-        return Ok((0, None));
-    }
-    let begin = sql.build_transaction();
-    let isolated = begin.isolation_level(tokio_postgres::IsolationLevel::RepeatableRead);
-    let transaction = isolated.start().await.map_err(|e| Error::sql(DURING, &e))?;
-    let set = format!("SET TRANSACTION SNAPSHOT '{}'", snapshot.name);
-    execute(&transaction, &set).await?;
-    compare::note_present(&transaction, nats, &config.stream, truth.messages).await?;
-
-    let table = config.source.table.quoted();
-    let layout = desk.layout();
-    let select = Select::of(&transaction, &config.source.table, layout).await?;
-    let outbox = Outbox {
-        table: &table,
-        id: &select.id,
-    };
-    if truth.messages > 0 {
-        tell_phantoms(&transaction, &outbox, order.cause).await?;
-    }
-    let missing = compare::missing(&transaction, &outbox, &truth.removed).await?;
-    twins::refuse(&transaction, &outbox, &missing).await?;
-    let query = format!(
-        "SELECT {} FROM {table} o WHERE {missing} ORDER BY {}",
-        select.list, select.id
-    );
-    let portal = portal(&transaction, &query).await?;
-    let rows_max = rows_at_a_time(&transaction, &table, &select.payload).await?;
-    let mut appender = Appender::after(nats.clone(), truth);
-    if order.is_careful {
-        appender.be_careful();
-    }
-    let limits = Limits::of(nats, truth);
-    let mut count = 0;
-    loop {
-        let rows = transaction.query_portal(&portal, rows_max).await;
-        let rows = rows.map_err(|e| Error::sql(DURING, &e))?;
-        if rows.is_empty() {
-            break;
-        }
-        let mut batch = Batch::default();
-        for row in rows {
-            let position = behind(desk.system(), snapshot, count)?;
-            let record = select.record(&row, position, layout);
-            match record.and_then(|record| limits.check(&record).map(|()| record)) {
-                Ok(record) => batch.records.push(record),
-                Err(why) => {
-                    if let Err(stops) = desk.is_available() {
-                        let id = row.try_get::<_, &str>(record::ID).unwrap_or("(NULL)");
-                        return Err(unpublishable(id, &why, stops, config));
-                    }
-                    let item = select.item(&row, &why, position, layout);
-                    batch.offenders.push((batch.records.len(), Box::new(item)));
-                }
-            }
-            count += 1;
-        }
-        desk.settle(&mut batch, appender.last_sequence()).await?;
-        appender.append(batch.records).await?;
-    }
-    transaction
-        .commit()
-        .await
-        .map_err(|e| Error::sql(DURING, &e))?;
-    Ok((count, appender.last_acknowledged().cloned()))
-}
-
-/// The query's rows, to be fetched some at a time.
-async fn portal(transaction: &Transaction<'_>, query: &str) -> Result<Portal> {
-    let statement = transaction.prepare(query).await;
-    let statement = statement.map_err(|e| Error::sql(DURING, &e))?;
-    let portal = transaction.bind(&statement, &[]).await;
-    portal.map_err(|e| Error::sql(DURING, &e))
-}
-
-/// Says which events the stream holds and the database does not: nothing can be done about them here.
-async fn tell_phantoms(
-    transaction: &Transaction<'_>,
-    outbox: &Outbox<'_>,
-    cause: &Cause,
-) -> Result<()> {
-    let Some(phantoms) = compare::phantoms(transaction, outbox).await? else {
-        return Ok(());
-    };
-    let (count, from_sequence) = (phantoms.count, phantoms.from_sequence);
-    // The newest rows are gone and older ones are not: nobody prunes like that.
-    if phantoms.behind_known || matches!(cause, Cause::OtherHistory(_)) {
-        tracing::error!(
-            count,
-            from_sequence,
-            "the stream holds events that the database no longer has: they were published before it lost \
-             them, and consumers may have acted on them. They stay in the stream"
-        );
-    } else {
-        tracing::info!(
-            count,
-            from_sequence,
-            "the events at the end of the stream have no row in the table: rows are deleted soon after they \
-             are written, or the database was restored to an earlier point"
-        );
-    }
-    Ok(())
-}
-
-/// As many rows as surely fit in one append, whatever their size (I12).
-async fn rows_at_a_time(transaction: &Transaction<'_>, table: &str, payload: &str) -> Result<i32> {
-    let largest =
-        format!("SELECT coalesce(max(octet_length({payload})), 0)::bigint FROM {table} o");
-    let row = transaction.query_one(&largest, &[]).await;
-    let largest: i64 = row
-        .and_then(|row| row.try_get(0))
-        .map_err(|e| Error::sql(DURING, &e))?;
-    let largest = usize::try_from(largest).unwrap_or(usize::MAX).max(1);
-    let rows = (BATCH_BYTES_MAX / largest).clamp(1, BATCH_RECORDS_MAX);
-    Ok(i32::try_from(rows).unwrap_or(1))
-}
-
-fn unpublishable(id: &str, why: &str, stops: &str, config: &Config) -> Error {
-    Error::Definite(format!(
-        "event {id} in {} cannot be published: {why}. Or update or delete its row. Nor can it be set \
-         aside: {stops}",
-        config.source.table.quoted()
-    ))
-}
-
-fn too_many() -> Error {
-    Error::definite("the outbox holds more than 4 billion rows: prune it first")
-}
-
-async fn execute(transaction: &Transaction<'_>, sql: &str) -> Result<()> {
-    transaction
-        .batch_execute(sql)
-        .await
-        .map_err(|e| Error::sql(DURING, &e))
 }

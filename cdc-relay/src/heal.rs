@@ -1,9 +1,10 @@
 //! What is wrong between table, slot and stream, in words, and whether the relay may mend it.
 //!
-//! Whatever is found, the mend is one: drop the slot, make another that exports a snapshot, compare
-//! the table with the stream, publish what the stream lacks, and only then keep the slot
-//! (`backfill.rs`). The slot's absence is the lasting mark that this is not done: a crash in between
-//! begins it again.
+//! Whatever is found, the mend is one: compare the table with the stream in a snapshot, and publish what
+//! the stream lacks. Where the slot is of no use, it is dropped, and another one made behind all of that
+//! (`backfill.rs`): its absence is the lasting mark that this is not done. Where it is the stream alone that
+//! has lost something, the slot stays as it is (`backfill/kept.rs`), because it may have what no table has
+//! any more; the mark stands on the stream (`mark.rs`). A crash in between begins it again.
 //!
 //! The danger: what is gone from the table cannot be published again, and what the stream lacks on
 //! purpose (its limits removed it) must not be.
@@ -53,6 +54,14 @@ impl Cause {
         }
     }
 
+    /// The slot has all that is not in the stream and was never confirmed to have been.
+    pub fn keeps_slot(&self) -> bool {
+        matches!(
+            self,
+            Self::StreamDeleted(_) | Self::LostTail(_) | Self::Requested
+        )
+    }
+
     /// What cannot be made good in this way.
     pub fn limits(&self) -> &'static str {
         match self {
@@ -64,8 +73,8 @@ impl Cause {
                  consumers may have acted on them"
             }
             Self::StreamDeleted(_) | Self::LostTail(_) | Self::Requested => {
-                "events whose rows are gone from the table cannot be published again; what is published \
-                 again gets new sequences"
+                "events that were confirmed and whose rows are gone from the table cannot be published again; \
+                 what is published again gets new sequences"
             }
         }
     }
@@ -77,7 +86,8 @@ impl Cause {
             Self::StreamDeleted(_) => healing.deleted,
             _ => healing.policy,
         };
-        if policy == Policy::Heal {
+        let from_slot = self.keeps_slot() || self == Self::NoSlot;
+        if policy == Policy::Heal && (healing.has_table || from_slot) {
             return Ok(self);
         }
         if !healing.has_table {
@@ -87,10 +97,16 @@ impl Cause {
             Self::StreamDeleted(_) => "CDC_STREAM_DELETED",
             _ => "CDC_HEAL",
         };
+        let mend = if self.keeps_slot() {
+            "`cdc-relay reconcile --publish`"
+        } else {
+            &format!(
+                "SELECT pg_drop_replication_slot('{slot}'); then the relay makes a new slot and does so"
+            )
+        };
         Err(Error::Definite(format!(
             "{self}; {variable}=refuse forbids the relay to mend that by itself. \
-             `cdc-relay reconcile` shows what the stream lacks; to have it published from the table: \
-             SELECT pg_drop_replication_slot('{slot}'); then the relay makes a new slot and does so"
+             `cdc-relay reconcile` shows what the stream lacks; to have it published from the table: {mend}"
         )))
     }
 }

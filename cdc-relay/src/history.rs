@@ -21,6 +21,10 @@ use crate::{
 /// Stands for the id of a row that has none to be read: its place alone tells it.
 pub const NO_ID: &str = "-";
 
+/// Stands for the id where a position names no row: a place before all that the slot was to bring when it
+/// was written. A server that was restarted may bring rows from before it again, and none will be there.
+pub const PLACE: &str = "(place)";
+
 /// The last event of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
@@ -151,9 +155,9 @@ pub struct Resume {
 impl Resume {
     /// Goes on after `stored`; the slot brings every commit from `confirmed` on.
     pub fn after(stored: Option<Stored>, confirmed: PgLsn) -> Self {
-        let awaited = stored
-            .as_ref()
-            .is_some_and(|stored| stored.position.lsn >= u64::from(confirmed));
+        let is_due =
+            |stored: &Stored| stored.id != PLACE && stored.position.lsn >= u64::from(confirmed);
+        let awaited = stored.as_ref().is_some_and(is_due);
         Self { stored, awaited }
     }
 
@@ -297,6 +301,20 @@ mod tests {
                 .is_stored(at(200, 0), || Some("d".to_owned()))
                 .unwrap()
         );
+    }
+
+    #[test]
+    fn a_place_without_a_row_is_not_awaited_and_what_is_before_it_is_there() {
+        let stored = Stored {
+            position: at(100, 0),
+            id: PLACE.to_owned(),
+        };
+        // The server was restarted, and has forgotten how far the slot was confirmed.
+        let mut resume = Resume::after(Some(stored), PgLsn::from(50));
+        let mut is_stored = |lsn| resume.is_stored(at(lsn, 0), || Some("x".to_owned()));
+        assert!(is_stored(60).unwrap());
+        assert!(!is_stored(101).unwrap());
+        assert!(resume.sent(PgLsn::from(500)).is_ok());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio_postgres::{Client, types::PgLsn};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backfill::{Order, backfill},
+    backfill::{Order, backfill, kept},
     background::{self, Background},
     config::Config,
     error::{Error, Result},
@@ -103,7 +103,7 @@ pub async fn run(config: Config, nats: Nats, ready: Check, stop: CancellationTok
             }
             Error::Heal(cause) => {
                 failed("transient");
-                tracing::warn!(%cause, "slot and stream do not belong together; the slot is dropped, and what the stream lacks is published from the table");
+                tracing::warn!(%cause, "slot, stream and table do not belong together; what the stream lacks is published");
                 known.wrong = Some(cause.clone());
                 PAUSE_MIN
             }
@@ -253,19 +253,17 @@ async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Starte
         (Slot::Lost(why), _) => Some(Cause::SlotLost(why)),
         (Slot::Ready { .. }, found) => found,
     };
+    let mut is_new_slot = false;
     if let Some(cause) = &cause {
         let cause = cause.clone().permitted(&config.healing, &source.slot)?;
-        if prepared != Slot::Missing {
-            tracing::warn!(slot = source.slot, %cause, "dropping the slot, to make it anew");
-            slot::discard(&sql, &source.slot).await?;
-        }
-        mend(config, &server, &mut sql, nats, &cause, known).await?;
+        let mended = mend(config, &server, &mut sql, nats, (&cause, &prepared), known);
+        is_new_slot = mended.await.map_err(|error| permitted(error, config))?;
     }
     let mut connection = Connection::open(&server, source.wal_sender_timeout()).await?;
     let system = connection.identify_system().await?;
     let ancestors = connection.ancestors(system.timeline).await?;
     if config.healing.slot_failover
-        && !prepared.follows_failover()
+        && (is_new_slot || !prepared.follows_failover())
         && slot::knows_failover(&sql).await?
     {
         connection.enable_failover(&source.slot).await?;
@@ -301,32 +299,43 @@ async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Starte
         truth,
         confirmed,
         to_nats,
-        is_new_slot: cause.is_some(),
+        is_new_slot,
         types,
     })
 }
 
-/// Publishes what the stream lacks, and makes the slot behind it.
+/// Publishes what the stream lacks, and makes the slot behind it where there is none of use. Whether it
+/// is a new one.
 async fn mend(
     config: &Config,
     server: &Target,
     sql: &mut Client,
     nats: &Nats,
-    cause: &Cause,
+    (cause, prepared): (&Cause, &Slot),
     known: &mut Known,
-) -> Result<()> {
-    known.memory.forget();
+) -> Result<bool> {
+    let slot = &config.source.slot;
     let order = Order {
         is_careful: std::mem::take(&mut known.careful),
         ..Order::of(cause)
     };
-    let done = backfill(config, server, sql, nats, order).await?;
-    known.memory.note(done.created_ns, done.last);
+    let is_kept = cause.keeps_slot() && matches!(prepared, Slot::Ready { .. });
+    let done = if is_kept {
+        kept::heal(config, (server, known.streaming), sql, nats, order).await?
+    } else {
+        if *prepared != Slot::Missing {
+            tracing::warn!(slot, %cause, "dropping the slot, to make it anew");
+            slot::discard(sql, slot).await?;
+        }
+        backfill(config, server, sql, nats, order).await?
+    };
+    known.memory.forget();
+    known.memory.filled(done.created_ns, done.last);
     known.wrong = None;
     // The comparison has just been made.
     known.verified = true;
     gauge!("cdc_relay_verification_missing").set(0.0);
-    Ok(())
+    Ok(!is_kept)
 }
 
 /// The error, or the refusal to heal what it found.

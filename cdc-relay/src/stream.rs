@@ -44,6 +44,8 @@ pub struct Truth {
     pub created_ns: i128,
     /// What it has removed on purpose.
     pub removed: Removed,
+    /// What was being published again when the relay ended: not all of it is here yet.
+    pub unfinished: Option<String>,
     /// The row after which the WAL is to be resumed: of the last event, unless that says otherwise;
     /// `None` while the stream is empty.
     pub last: Option<Stored>,
@@ -82,6 +84,8 @@ pub async fn reach(client: &Client, config: &StreamConfig) -> Result<()> {
 pub enum Missing {
     /// Nothing was ever published: make it.
     Create,
+    /// What was published is gone: make it, with the mark that it is to be filled.
+    Recreate,
     /// It was deleted behind a slot that has confirmed what stood in it.
     Heal,
 }
@@ -135,6 +139,7 @@ pub async fn read_truth(client: &Client, config: &StreamConfig, missing: Missing
         messages: info.state.messages,
         created_ns: info.created.unix_timestamp_nanos(),
         removed: Removed::of(&info),
+        unfinished: info.config.metadata.get(mark::HEALING).cloned(),
         paths: Paths::of(&info.config),
         subjects: info.config.subjects,
         last,
@@ -241,12 +246,16 @@ async fn find_or_create(
     }
     tracing::info!(stream = config.name, subjects = ?config.subjects, "creating the stream");
     let during = "create the stream";
-    let wanted = Config {
+    let mut wanted = Config {
         // An older server refuses settings that it does not know.
         allow_atomic_publish: client.is_server_compatible(2, 12, 0),
         allow_batch_publish: client.is_server_compatible(2, 14, 0),
         ..settings::wanted(config)
     };
+    if missing == Missing::Recreate {
+        let why = format!("stream {} was deleted", config.name);
+        wanted.metadata.insert(mark::HEALING.to_owned(), why);
+    }
     let created = jetstream.create_stream(wanted).await;
     created.map_err(|error| match error.kind() {
         // Subjects that overlap another stream's, too many replicas, a limit of the account.

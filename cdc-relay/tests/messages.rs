@@ -174,10 +174,9 @@ async fn a_message_that_is_not_transactional_is_left_out_and_told() -> Result<()
 }
 
 #[tokio::test]
-async fn a_deleted_stream_is_not_filled_from_anywhere_and_going_on_is_a_persons_word() -> Result<()>
-{
+async fn where_deleted_streams_are_refused_going_on_is_a_persons_word() -> Result<()> {
     let rig = Rig::without_outbox(&[]).await?;
-    let relay = rig.relay_with("relay", &[TABLELESS])?;
+    let relay = rig.relay_with("relay", &[TABLELESS, ("CDC_STREAM_DELETED", "refuse")])?;
     relay.wait_ready().await?;
     rig.sql.batch_execute(&emit(&event("one"))).await?;
     stored(&rig, 1).await?;

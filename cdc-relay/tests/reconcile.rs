@@ -44,6 +44,7 @@ async fn lost(rig: &Rig) -> Result<Process> {
         rig.insert(payload).await?;
     }
     rig.settled().await?;
+    rig.all_confirmed().await?;
     assert!(relay.terminate().await?.success());
     rig.nats.kill().await?;
     rig.nats.restore("older")?;
@@ -72,7 +73,7 @@ async fn a_loss_is_told_without_changing_anything_and_mended_when_asked() -> Res
     );
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
-        "2 events were published, and the slot stands behind them\n"
+        "2 events were published; what the slot has not confirmed, the relay publishes from there\n"
     );
     let (complete, report) = reported(&relay, &[]).await?;
     assert!(complete, "{report}");

@@ -27,8 +27,8 @@ pub const POSITION: &str = "Cdc-Position";
 /// On the last event of a transaction: how many events the transaction has. Written by the relay only.
 pub const COMMIT: &str = "Cdc-Commit";
 /// On a message that does not stand at its own place in the WAL order, such as one released from
-/// quarantine: after which row the WAL is to be resumed, as `{position} {event id}`. Written by the relay
-/// only.
+/// quarantine or published again: after which row the WAL is to be resumed, as `{position} {event id}`.
+/// Written by the relay only.
 pub const RESUME: &str = "Cdc-Resume";
 /// On a message released from quarantine: its place there. Written by the relay only.
 pub const QUARANTINE: &str = "Cdc-Quarantine";

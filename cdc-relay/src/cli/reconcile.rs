@@ -10,8 +10,9 @@ use clap::Args;
 use serde_json::json;
 
 use crate::{
-    backfill::{Order, backfill},
+    backfill::{Order, backfill, kept},
     config::Config,
+    error::Error,
     heal::{
         Cause,
         report::{self, Report},
@@ -56,7 +57,9 @@ pub async fn run(given: Reconcile) -> anyhow::Result<ExitCode> {
         let text = if given.json {
             format!("{:#}\n", json!({ "published": count }))
         } else {
-            format!("{count} events were published, and the slot stands behind them\n")
+            format!(
+                "{count} events were published; what the slot has not confirmed, the relay publishes from there\n"
+            )
         };
         io::stdout().write_all(text.as_bytes())?;
         return Ok(ExitCode::SUCCESS);
@@ -82,15 +85,25 @@ async fn publish(
 ) -> anyhow::Result<u64> {
     let (server, mut sql) = primary::connect(&config.source.database_url).await?;
     let slot = &config.source.slot;
-    if slot::prepare(&sql, &config.source).await? != Slot::Missing {
-        slot::discard(&sql, slot).await?;
-    }
     let order = Order {
         cause: &Cause::Requested,
         after,
         is_trusted: true,
         is_careful: false,
     };
+    let prepared = slot::prepare(&sql, &config.source).await?;
+    if let Slot::Ready { .. } = prepared {
+        let streams = (&server, config.spool.is_on());
+        match kept::heal(config, streams, &mut sql, nats, order).await {
+            Ok(done) => return Ok(done.count),
+            // The slot is of no use for this stream: another one is made.
+            Err(Error::Heal(cause)) => tracing::warn!(%cause, "dropping the slot, to make it anew"),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if prepared != Slot::Missing {
+        slot::discard(&sql, slot).await?;
+    }
     let done = backfill(config, &server, &mut sql, nats, order).await?;
     Ok(done.count)
 }

@@ -94,9 +94,7 @@ impl Config {
                              from; leave one of them out\n";
                 return Err(clap::Error::raw(ErrorKind::ArgumentConflict, wrong));
             }
-            // Nothing keeps the events that a mend or a comparison would need.
-            self.healing.policy = Policy::Refuse;
-            self.healing.deleted = Policy::Refuse;
+            // Nothing keeps the events that a comparison would need.
             self.healing.verify = false;
             self.healing.has_table = false;
             self.source.table = Table {

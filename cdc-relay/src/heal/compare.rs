@@ -122,11 +122,16 @@ async fn note_absent(
     };
     let mut items = store.walk().await?;
     while let Some(ids) = items.absent_on_purpose().await? {
-        let sequences = vec![0_i64; ids.len()];
-        let added = transaction.execute(ADD_PRESENT, &[&ids, &sequences]).await;
-        added.map_err(|e| Error::sql(DURING, &e))?;
+        note(transaction, &ids).await?;
     }
     Ok(())
+}
+
+/// Notes events that are not missing, wherever they are to come from.
+pub async fn note(transaction: &Transaction<'_>, ids: &[String]) -> Result<()> {
+    let sequences = vec![0_i64; ids.len()];
+    let added = transaction.execute(ADD_PRESENT, &[&ids, &sequences]).await;
+    added.map(drop).map_err(|e| Error::sql(DURING, &e))
 }
 
 /// Which rows `o` of the table are missing, as an SQL condition.

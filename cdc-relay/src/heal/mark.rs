@@ -18,6 +18,9 @@ use crate::{
 /// The name in the stream's metadata; its value is the last sequence, and the position to resume after.
 pub const KEY: &str = "cdc-relay-resume";
 
+/// The name under which stands what is being published again, until all of it is.
+pub const HEALING: &str = "cdc-relay-healing";
+
 /// The mark, if it is about the stream's last message.
 pub fn read(mark: Option<&String>, last_sequence: u64) -> Option<Stored> {
     let (sequence, position) = mark?.split_once(' ')?;
@@ -37,12 +40,39 @@ pub async fn write(
     last_sequence: u64,
     position: Position,
 ) -> Result<()> {
-    let during = "mark the stream as compared";
+    let value = format!("{last_sequence} {position}");
+    set(client, stream, KEY, Some(value)).await
+}
+
+/// Marks the stream as one that is being filled: a relay that is killed meanwhile leaves the slot as it
+/// was, and nothing else would tell the next one. One that may not mark it relies on the comparison that
+/// each process makes.
+pub async fn begin(client: &Client, stream: &str, why: &str) {
+    if let Err(error) = set(client, stream, HEALING, Some(why.to_owned())).await {
+        tracing::warn!(
+            %error,
+            "healing without a mark on the stream: should the relay be killed meanwhile, only the \
+             verification at its next start (CDC_VERIFY) finds what is still missing"
+        );
+    }
+}
+
+/// The stream is filled. Where that cannot be said, the next process compares once more.
+pub async fn finish(client: &Client, stream: &str) {
+    if let Err(error) = set(client, stream, HEALING, None).await {
+        tracing::warn!(%error, "the stream is healed, and still marked as if it were not: each start compares it");
+    }
+}
+
+/// Changes one value of the stream's metadata.
+async fn set(client: &Client, stream: &str, key: &str, value: Option<String>) -> Result<()> {
+    let during = "mark the stream";
     let jetstream = jetstream::new(client.clone());
+    let text = value.as_deref().unwrap_or_default();
     let failed = |error: &dyn std::fmt::Display| {
         Error::Definite(format!(
             "{during}: {error}. The relay needs the right to update stream {stream}, or: `nats stream edit \
-             {stream} --metadata {KEY}='{last_sequence} {position}'`"
+             {stream} --metadata {key}='{text}'`"
         ))
     };
     let info: Value = jetstream
@@ -56,7 +86,10 @@ pub async fn write(
     if !config["metadata"].is_object() {
         config["metadata"] = json!({});
     }
-    config["metadata"][KEY] = json!(format!("{last_sequence} {position}"));
+    match (&value, config["metadata"].as_object_mut()) {
+        (None, Some(metadata)) => drop(metadata.remove(key)),
+        _ => config["metadata"][key] = json!(text),
+    }
     let answer: Value = jetstream
         .request(format!("STREAM.UPDATE.{stream}"), &config)
         .await

@@ -16,6 +16,8 @@ use crate::{
 pub struct Memory {
     last: Option<Acknowledged>,
     created_ns: Option<i128>,
+    /// A stream that this process has filled, should its mark say otherwise.
+    filled: Option<i128>,
 }
 
 impl Memory {
@@ -25,6 +27,12 @@ impl Memory {
         if last.is_some() {
             self.last = last;
         }
+    }
+
+    /// All that the stream lacked is published.
+    pub fn filled(&mut self, created_ns: i128, last: Option<Acknowledged>) {
+        self.filled = Some(created_ns);
+        self.note(created_ns, last);
     }
 
     /// What was remembered is being mended.
@@ -43,6 +51,13 @@ impl Memory {
             return Err(Error::Heal(Cause::StreamDeleted(format!(
                 "stream {name} was deleted and made anew behind the relay's back"
             ))));
+        }
+        if let Some(why) = &truth.unfinished
+            && self.filled != Some(truth.created_ns)
+        {
+            return Err(lost(format!(
+                "stream {name} was not filled again to the end before the relay was stopped: {why}"
+            )));
         }
         let Some(last) = &self.last else {
             return Ok(());

@@ -71,12 +71,12 @@ pub(super) fn look(config: &Config, found: &Found, report: &mut Report) {
         Some("lost") => {
             let text = format!("{name} is lost: Postgres has removed WAL that it needed");
             return match config.healing.policy {
-                Policy::Heal => report.warning(
+                Policy::Heal if config.healing.has_table => report.warning(
                     "slot",
                     format!("{text}; the relay makes it anew, and publishes from the table what the stream lacks"),
                     "start the relay, and keep the table's rows until it is ready",
                 ),
-                Policy::Refuse => report.wrong("slot", text, drop),
+                _ => report.wrong("slot", text, drop),
             };
         }
         Some("unreserved") => report.warning(

@@ -28,6 +28,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     history::{Stored, place},
+    publish::Limits,
     record::{Layout, Record},
     stream::Truth,
     wal::System,
@@ -164,6 +165,11 @@ impl<'a> Desk<'a> {
     /// What rows become.
     pub fn layout(&self) -> &'a Layout {
         self.maker.layout
+    }
+
+    /// What a message may be.
+    pub fn limits(&self) -> Limits {
+        self.maker.limits.clone()
     }
 
     /// The quarantine itself, if there is one.
