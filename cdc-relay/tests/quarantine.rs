@@ -239,3 +239,35 @@ async fn the_first_copy_sets_aside_what_it_cannot_publish_and_repeats_nothing() 
     assert_eq!(kept, Some("v"));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_row_released_with_a_fix_comes_back_when_the_stream_is_lost() -> Result<()> {
+    let rig = Rig::start().await?;
+    let client = rig.nats.client().await?;
+    let relay = rig.relay("relay")?;
+    relay.wait_ready().await?;
+    row(&rig, "a", HUGE).await?;
+    row(&rig, "b", "'b1'").await?;
+    let first = open_count(&client, 1).await?;
+    let fix = || quarantine::Fix {
+        has_payload: true,
+        payload: "a0".into(),
+        ..quarantine::Fix::default()
+    };
+    store(&client).await?.mend(&first[0].place, fix()).await?;
+    let release = ask(Action::Release);
+    store(&client).await?.ask(&first[0].place, &release).await?;
+    holds(&rig, &["b1", "a0"]).await?;
+    relay.kill().await?;
+    let jetstream = async_nats::jetstream::new(client.clone());
+    jetstream.delete_stream(STREAM).await?;
+    relay.start_again()?;
+    relay.wait_ready().await?;
+    holds(&rig, &["b1"]).await?;
+    let again = open_count(&client, 1).await?;
+    assert_eq!(again[0].meta.names.id, first[0].meta.names.id);
+    assert_eq!(again[0].meta.role, Role::Offender);
+    store(&client).await?.mend(&again[0].place, fix()).await?;
+    store(&client).await?.ask(&again[0].place, &release).await?;
+    holds(&rig, &["b1", "a0"]).await
+}
