@@ -1,6 +1,8 @@
 //! The operations that clients call. One set of methods serves gRPC and NATS requests alike.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chassis::grpc::MESSAGE_SIZE_MAX;
 use chassis::{failure, invalid, rpc};
@@ -8,14 +10,15 @@ use deadpool_postgres::{Client, Pool};
 use mailbox::outbox;
 use proto::orders::v1::order_service_server::{OrderService, OrderServiceServer};
 use proto::orders::v1::{
-    CreateOrderRequest, CreateOrderResponse, GetOrderRequest, GetOrderResponse, ListOrdersRequest,
-    ListOrdersResponse,
+    CancelOrderRequest, CancelOrderResponse, CreateOrderRequest, CreateOrderResponse,
+    GetOrderRequest, GetOrderResponse, ListOrdersRequest, ListOrdersResponse,
 };
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::domain::{Order, OrderId};
+use crate::changes::Changes;
+use crate::domain::{Input, Order, OrderId};
 use crate::{store, wire};
 
 /// The aggregate type of this service's events.
@@ -25,11 +28,13 @@ pub const AGGREGATE: &str = "order";
 #[derive(Debug)]
 pub struct Orders {
     pool: Pool,
+    patience: Duration,
 }
 
 impl Orders {
-    pub fn new(pool: Pool) -> Self {
-        Self { pool }
+    /// Orders that are placed here may be pending for `patience` (I8).
+    pub fn new(pool: Pool, patience: Duration) -> Self {
+        Self { pool, patience }
     }
 
     /// Stores a new order together with its event, or neither (I1).
@@ -41,6 +46,28 @@ impl Orders {
         connection.release();
         outcome
     }
+
+    /// Cancels an order, and tells how it stands then.
+    async fn cancel(&self, order_id: OrderId) -> Result<Order, Status> {
+        let mut connection = failure::connection(&self.pool).await?;
+        let outcome = cancel(&mut connection, order_id).await;
+        connection.release();
+        outcome
+    }
+}
+
+async fn cancel(client: &mut Client, order_id: OrderId) -> Result<Order, Status> {
+    let tx = client.transaction().await.map_err(failure::status)?;
+    let found = store::lock(&tx, &BTreeSet::from([order_id])).await;
+    let mut order = found
+        .map_err(refused)?
+        .remove(&order_id)
+        .ok_or_else(|| not_found(order_id))?;
+    let mut changes = Changes::default();
+    changes.apply(&mut order, Input::Cancel, store::now(), None);
+    changes.write(&tx).await.map_err(refused)?;
+    tx.commit().await.map_err(failure::commit_status)?;
+    Ok(order)
 }
 
 async fn insert(client: &mut Client, order: &Order, event: outbox::Event) -> Result<(), Status> {
@@ -63,10 +90,27 @@ impl OrderService for Orders {
     ) -> Result<Response<CreateOrderResponse>, Status> {
         let asked = wire::CreateOrder::try_from(request.into_inner()).map_err(invalid)?;
         let order_id = Uuid::now_v7().into();
-        let order = Order::place(order_id, asked.customer_id, asked.total, store::now());
+        let order = Order::place(
+            order_id,
+            asked.customer_id,
+            asked.total,
+            store::now(),
+            self.patience,
+        );
         self.place(&order).await?;
         metrics::counter!("orders_created_total").increment(1);
         Ok(Response::new(CreateOrderResponse {
+            order: Some(wire::order(&order)),
+        }))
+    }
+
+    async fn cancel_order(
+        &self,
+        request: Request<CancelOrderRequest>,
+    ) -> Result<Response<CancelOrderResponse>, Status> {
+        let asked = wire::CancelOrder::try_from(request.into_inner()).map_err(invalid)?;
+        let order = self.cancel(asked.order_id).await?;
+        Ok(Response::new(CancelOrderResponse {
             order: Some(wire::order(&order)),
         }))
     }
@@ -121,7 +165,7 @@ pub fn grpc(orders: &Arc<Orders>) -> Routes {
 
 /// The same operations over NATS requests.
 pub fn nats(orders: &Arc<Orders>) -> rpc::Api {
-    let [create, get, list] = [(); 3].map(|()| Arc::clone(orders));
+    let [create, cancel, get, list] = [(); 4].map(|()| Arc::clone(orders));
     rpc::Api::new(
         "order-service",
         env!("CARGO_PKG_VERSION"),
@@ -131,6 +175,10 @@ pub fn nats(orders: &Arc<Orders>) -> rpc::Api {
     .operation("CreateOrder", move |request| {
         let orders = Arc::clone(&create);
         async move { orders.create_order(request).await }
+    })
+    .operation("CancelOrder", move |request| {
+        let orders = Arc::clone(&cancel);
+        async move { orders.cancel_order(request).await }
     })
     .operation("GetOrder", move |request| {
         let orders = Arc::clone(&get);

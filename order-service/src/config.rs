@@ -9,6 +9,9 @@ use mailbox::consumer;
 /// More events in one transaction than this hold row locks for too long.
 const CONSUMER_BATCH_MAX: u16 = 4096;
 
+/// Longer than this nobody waits for an order, nor finds out that it should not have been waited for.
+const ORDER_DEADLINE_SECONDS_MAX: u64 = 7 * 24 * 3600;
+
 /// The Order Service: takes orders, and settles them by the Customer Service's answers.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(version)]
@@ -45,9 +48,21 @@ pub struct Config {
           env = "CONSUMER_ACK_WAIT_SECONDS", default_value = "30",
           value_parser = Value::new(ack_wait, "30"))]
     pub consumer_ack_wait_seconds: u64,
+
+    /// After how many seconds an order that is still pending is cancelled as timed out; it should outlast
+    /// the death of a replica, which costs CONSUMER_ACK_WAIT_SECONDS
+    #[arg(id = "ORDER_DEADLINE_SECONDS", long = "order-deadline-seconds",
+          env = "ORDER_DEADLINE_SECONDS", default_value = "120",
+          value_parser = Value::new(order_deadline, "120"))]
+    pub order_deadline_seconds: u64,
 }
 
 impl Config {
+    /// How long an order may be pending (I8).
+    pub fn order_deadline(&self) -> Duration {
+        Duration::from_secs(self.order_deadline_seconds)
+    }
+
     /// The durable consumer `durable` of the other service's events `types`, by their full names.
     pub fn consumer<'a>(
         &self,
@@ -60,6 +75,15 @@ impl Config {
             ack_wait: Duration::from_secs(self.consumer_ack_wait_seconds),
             ..consumer::Config::new(&self.events_stream, durable, filters)
         }
+    }
+}
+
+fn order_deadline(given: &str) -> Result<u64, String> {
+    match given.parse() {
+        Ok(seconds) if (1..=ORDER_DEADLINE_SECONDS_MAX).contains(&seconds) => Ok(seconds),
+        _ => Err(format!(
+            "must be a number from 1 to {ORDER_DEADLINE_SECONDS_MAX}"
+        )),
     }
 }
 

@@ -1,16 +1,20 @@
 //! An order's life, and nothing else: no protobuf, no SQL, no clock.
 //!
 //! ```text
-//!              CreditReserved
-//!   pending ────────────────────────────────► approved
-//!      │      CreditLimitExceeded
+//!              CreditReserved                           cancel
+//!   pending ────────────────────────────────► approved ──────┐
+//!      │      CreditLimitExceeded                            ▼
 //!      │      CustomerNotFound
-//!      └───── CurrencyMismatch ─────────────► cancelled(reason)
+//!      ├───── CurrencyMismatch ─────────────► cancelled(reason)
+//!      └───── cancel, deadline passed ──────►
 //! ```
 //!
-//! Every other (state, answer) pair changes nothing: answers come twice and late (I6).
+//! Every other (state, input) pair changes nothing: answers come twice and late (I6), two clients cancel
+//! at once, and a deadline passes unnoticed by an order that is settled. An answer that comes to a
+//! cancelled order is not lost: `OrderCancelled` makes the Customer Service release what it reserved,
+//! whichever of the two was first (I9).
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The order's id: the bytes of a UUIDv7, which order by time of creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,9 +41,13 @@ pub enum Reason {
     CreditLimitExceeded,
     UnknownCustomer,
     CurrencyMismatch,
+    /// A client wanted it so.
+    ByCustomer,
+    /// Nobody answered before the order's deadline.
+    TimedOut,
 }
 
-/// Where an order stands. Approved and cancelled are final.
+/// Where an order stands. Cancelled is final; approved is, unless the order is cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Pending,
@@ -56,12 +64,22 @@ pub enum Answer {
     CurrencyMismatch,
 }
 
-/// What an answer does to an order.
+/// What can befall an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    Answer(Answer),
+    /// A client cancels it.
+    Cancel,
+    /// Its deadline has passed.
+    TimeOut,
+}
+
+/// What an input does to an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     Approve,
     Cancel(Reason),
-    /// Nothing: the order is settled already.
+    /// Nothing: the order stands where this makes no difference.
     Ignore,
 }
 
@@ -75,6 +93,8 @@ pub struct Order {
     pub create_time: SystemTime,
     /// When the state last changed.
     pub update_time: SystemTime,
+    /// Until when it may be pending (I8).
+    pub deadline: SystemTime,
 }
 
 /// A currency code that does not have the form of ISO 4217.
@@ -127,12 +147,13 @@ impl Total {
 }
 
 impl Order {
-    /// A new order: pending until the Customer Service has answered.
+    /// A new order: pending until the Customer Service has answered, and for `patience` at most.
     pub fn place(
         order_id: OrderId,
         customer_id: CustomerId,
         total: Total,
         now: SystemTime,
+        patience: Duration,
     ) -> Self {
         Self {
             order_id,
@@ -141,13 +162,17 @@ impl Order {
             state: State::Pending,
             create_time: now,
             update_time: now,
+            deadline: now + patience,
         }
     }
 
-    /// Lets an answer take effect, and tells what it did. `update_time` never steps back, whatever
-    /// the clock does.
-    pub fn apply(&mut self, answer: Answer, now: SystemTime) -> Decision {
-        let decision = react(self.state, answer);
+    /// Lets an input take effect, and tells what it did. A deadline that has not passed yet changes
+    /// nothing. `update_time` never steps back, whatever the clock does.
+    pub fn apply(&mut self, input: Input, now: SystemTime) -> Decision {
+        if input == Input::TimeOut && now < self.deadline {
+            return Decision::Ignore;
+        }
+        let decision = react(self.state, input);
         let state = match decision {
             Decision::Approve => State::Approved,
             Decision::Cancel(reason) => State::Cancelled(reason),
@@ -159,107 +184,26 @@ impl Order {
     }
 }
 
-/// What an answer does to an order in this state: defined for every pair.
-pub fn react(state: State, answer: Answer) -> Decision {
-    match (state, answer) {
-        (State::Pending, Answer::CreditReserved) => Decision::Approve,
-        (State::Pending, Answer::CreditLimitExceeded) => {
+/// What an input does to an order in this state: defined for every pair.
+pub fn react(state: State, input: Input) -> Decision {
+    match (state, input) {
+        (State::Pending, Input::Answer(Answer::CreditReserved)) => Decision::Approve,
+        (State::Pending, Input::Answer(Answer::CreditLimitExceeded)) => {
             Decision::Cancel(Reason::CreditLimitExceeded)
         }
-        (State::Pending, Answer::CustomerNotFound) => Decision::Cancel(Reason::UnknownCustomer),
-        (State::Pending, Answer::CurrencyMismatch) => Decision::Cancel(Reason::CurrencyMismatch),
-        (State::Approved | State::Cancelled(_), _) => Decision::Ignore,
+        (State::Pending, Input::Answer(Answer::CustomerNotFound)) => {
+            Decision::Cancel(Reason::UnknownCustomer)
+        }
+        (State::Pending, Input::Answer(Answer::CurrencyMismatch)) => {
+            Decision::Cancel(Reason::CurrencyMismatch)
+        }
+        (State::Pending | State::Approved, Input::Cancel) => Decision::Cancel(Reason::ByCustomer),
+        (State::Pending, Input::TimeOut) => Decision::Cancel(Reason::TimedOut),
+        (State::Approved, Input::Answer(_) | Input::TimeOut) | (State::Cancelled(_), _) => {
+            Decision::Ignore
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
-
-    use super::*;
-
-    const ANSWERS: [Answer; 4] = [
-        Answer::CreditReserved,
-        Answer::CreditLimitExceeded,
-        Answer::CustomerNotFound,
-        Answer::CurrencyMismatch,
-    ];
-    const SETTLED: [State; 4] = [
-        State::Approved,
-        State::Cancelled(Reason::CreditLimitExceeded),
-        State::Cancelled(Reason::UnknownCustomer),
-        State::Cancelled(Reason::CurrencyMismatch),
-    ];
-
-    fn usd(minor_units: i64) -> Result<Total, NonPositiveTotal> {
-        Total::new(minor_units, Currency::new("USD").unwrap())
-    }
-
-    fn order() -> Order {
-        let now = UNIX_EPOCH + Duration::from_secs(1_000);
-        Order::place(
-            OrderId([1; 16]),
-            CustomerId([2; 16]),
-            usd(100).unwrap(),
-            now,
-        )
-    }
-
-    #[test]
-    fn each_answer_settles_a_pending_order_in_its_own_way() {
-        let outcomes = ANSWERS.map(|answer| {
-            let mut order = order();
-            order.apply(answer, UNIX_EPOCH + Duration::from_secs(1_001));
-            order.state
-        });
-        assert_eq!(outcomes, SETTLED);
-    }
-
-    #[test]
-    fn a_settled_order_ignores_every_answer() {
-        for state in SETTLED {
-            for answer in ANSWERS {
-                assert_eq!(
-                    react(state, answer),
-                    Decision::Ignore,
-                    "{state:?} {answer:?}"
-                );
-                let before = Order { state, ..order() };
-                let mut after = before;
-                after.apply(answer, UNIX_EPOCH + Duration::from_secs(2_000));
-                assert_eq!(after, before, "{state:?} {answer:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn update_time_moves_with_the_state_and_never_back() {
-        let mut later = order();
-        later.apply(
-            Answer::CreditReserved,
-            UNIX_EPOCH + Duration::from_secs(1_001),
-        );
-        assert_eq!(later.update_time, UNIX_EPOCH + Duration::from_secs(1_001));
-
-        let mut clock_stepped_back = order();
-        clock_stepped_back.apply(Answer::CreditReserved, UNIX_EPOCH);
-        assert_eq!(clock_stepped_back.update_time, order().create_time);
-    }
-
-    #[test]
-    fn a_total_is_more_than_zero() {
-        assert_eq!(usd(1).unwrap().minor_units(), 1);
-        assert_eq!(usd(i64::MAX).unwrap().minor_units(), i64::MAX);
-        for minor_units in [0, -1, i64::MIN] {
-            assert_eq!(usd(minor_units), Err(NonPositiveTotal), "{minor_units}");
-        }
-    }
-
-    #[test]
-    fn a_currency_is_three_upper_case_letters() {
-        assert_eq!(Currency::new("JPY").unwrap().code(), "JPY");
-        for code in ["", "US", "USDX", "usd", "U5D", "€", "U\u{00c4}", " USD"] {
-            assert_eq!(Currency::new(code), Err(MalformedCurrency), "{code:?}");
-        }
-    }
-}
+mod tests;

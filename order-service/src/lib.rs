@@ -4,6 +4,7 @@
 //! ```text
 //! gRPC / NATS request ─► api ─► wire ─► domain ─► store + outbox        one transaction (I1)
 //! JetStream answer ─► consumer ─► inbox ─► reactions ─► wire ─► domain ─► store + outbox   (I4)
+//! clock ─► sweeper ─► domain ─► store + outbox                          a deadline passed (I8)
 //! ```
 
 // `migrations`: this service's own tables.
@@ -13,6 +14,9 @@ pub mod config;
 
 pub mod api;
 pub mod reactions;
+pub mod sweeper;
+
+pub mod changes;
 
 pub mod wire;
 

@@ -10,7 +10,7 @@ use mailbox::{consumer, partitions};
 use order_service::api::{self, Orders};
 use order_service::config::Config;
 use order_service::reactions::Reactions;
-use order_service::{migrations, wire};
+use order_service::{migrations, sweeper, wire};
 
 const NAME: &str = "order-service";
 
@@ -42,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
     database::migrate(&pool, schema).await?;
     let client = nats::connect(&config.nats, NAME).await?;
 
-    let orders = Arc::new(Orders::new(pool.clone()));
+    let orders = Arc::new(Orders::new(pool.clone(), config.order_deadline()));
     let answers = config.consumer(NAME, wire::ANSWERS);
     tasks.spawn("grpc", {
         let descriptors = proto::orders::v1::DESCRIPTORS;
@@ -56,6 +56,13 @@ async fn main() -> anyhow::Result<()> {
     tasks.spawn("reactions", {
         let (pool, client, token) = (pool.clone(), client.clone(), tasks.token());
         async move { Ok(consumer::run(pool, client, answers, Reactions, token).await?) }
+    });
+    tasks.spawn("sweeper", {
+        let (pool, token) = (pool.clone(), tasks.token());
+        async move {
+            sweeper::run(pool, token).await;
+            Ok(())
+        }
     });
     tasks.spawn("partitions", {
         let token = tasks.token();

@@ -10,17 +10,14 @@
 //! What a newer version would read, this one leaves for it: during a rolling upgrade both share one
 //! consumer, and a dead letter is final.
 
-use std::collections::BTreeSet;
-
 use chassis::failure::chain;
 use mailbox::consumer::{Failure, Handler};
 use mailbox::inbox::Claimed;
-use mailbox::outbox;
 use tokio_postgres::Transaction;
 use uuid::Uuid;
 
-use crate::api::AGGREGATE;
-use crate::domain::{Answer, Decision, OrderId, Reason, State};
+use crate::changes::Changes;
+use crate::domain::{Answer, Input, OrderId};
 use crate::{store, wire};
 
 /// Settles orders by the answers about them.
@@ -35,42 +32,14 @@ impl Handler for Reactions {
 
         // Each answer finds what the one before it left, as if it had a transaction of its own.
         let now = store::now();
-        let mut changed = BTreeSet::new();
-        let mut appended = Vec::new();
+        let mut changes = Changes::default();
         for (event, (order_id, answer)) in events.iter().zip(answers) {
             let order = orders
                 .get_mut(&order_id)
                 .ok_or_else(|| unknown(event, order_id))?;
-            let before = order.state;
-            let id = order_id.into();
-            let told = match order.apply(answer, now) {
-                Decision::Approve => {
-                    outbox::Event::new(AGGREGATE, id, &wire::order_approved(order))
-                }
-                Decision::Cancel(reason) => {
-                    outbox::Event::new(AGGREGATE, id, &wire::order_cancelled(order, reason))
-                }
-                Decision::Ignore => {
-                    count_ignored(state_label(before), answer);
-                    continue;
-                }
-            };
-            count_settled(order.state);
-            changed.insert(order_id);
-            appended.push(told.caused_by(event));
+            changes.apply(order, Input::Answer(answer), now, Some(event));
         }
-        orders.retain(|order_id, _| changed.contains(order_id));
-        if orders.is_empty() {
-            return Ok(());
-        }
-        // Sent together: one round trip for both. The first one's error counts, because the second
-        // fails only for being in the same transaction.
-        let (settled, appended) = tokio::join!(
-            store::settle(tx, orders.values()),
-            outbox::append(tx, &appended)
-        );
-        settled.map_err(failed)?;
-        appended.map_err(Failure::from_postgres)
+        changes.write(tx).await.map_err(failed)
     }
 }
 
@@ -107,35 +76,4 @@ fn unknown(event: &Claimed, order_id: OrderId) -> Failure {
         "order {order_id} cannot be seen; if it stays so, was the database restored to an earlier point?"
     );
     Failure::Transient(why.into())
-}
-
-// Counted before the commit: a batch that is rolled back and applied again counts twice.
-fn count_settled(state: State) {
-    let reason = match state {
-        State::Pending | State::Approved => "",
-        State::Cancelled(Reason::CreditLimitExceeded) => "credit_limit_exceeded",
-        State::Cancelled(Reason::UnknownCustomer) => "unknown_customer",
-        State::Cancelled(Reason::CurrencyMismatch) => "currency_mismatch",
-    };
-    let state = state_label(state);
-    metrics::counter!("orders_settled_total", "state" => state, "reason" => reason).increment(1);
-}
-
-fn count_ignored(state: &'static str, answer: Answer) {
-    let event = match answer {
-        Answer::CreditReserved => wire::CREDIT_RESERVED,
-        Answer::CreditLimitExceeded => wire::CREDIT_LIMIT_EXCEEDED,
-        Answer::CustomerNotFound => wire::CUSTOMER_NOT_FOUND,
-        Answer::CurrencyMismatch => wire::CURRENCY_MISMATCH,
-    };
-    metrics::counter!("order_reactions_ignored_total", "state" => state, "event" => event)
-        .increment(1);
-}
-
-fn state_label(state: State) -> &'static str {
-    match state {
-        State::Pending => "pending",
-        State::Approved => "approved",
-        State::Cancelled(_) => "cancelled",
-    }
 }

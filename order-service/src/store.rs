@@ -15,32 +15,39 @@ use crate::domain::{
 
 const INSERT: &str = "\
     INSERT INTO orders (order_id, customer_id, total_minor_units, currency, state, \
-                        create_time, update_time) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7)";
+                        create_time, update_time, deadline) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
 
 const GET: &str = "\
     SELECT order_id, customer_id, total_minor_units, currency, state, cancellation_reason, \
-           create_time, update_time \
+           create_time, update_time, deadline \
     FROM orders WHERE order_id = $1";
 
 const LIST: &str = "\
     SELECT order_id, customer_id, total_minor_units, currency, state, cancellation_reason, \
-           create_time, update_time \
+           create_time, update_time, deadline \
     FROM orders WHERE order_id > $1 \
     ORDER BY order_id LIMIT $2";
 
 const LIST_OF_CUSTOMER: &str = "\
     SELECT order_id, customer_id, total_minor_units, currency, state, cancellation_reason, \
-           create_time, update_time \
+           create_time, update_time, deadline \
     FROM orders WHERE order_id > $1 AND customer_id = $3 \
     ORDER BY order_id LIMIT $2";
 
 // In key order: two batches that share orders queue up behind each other instead of deadlocking.
 const LOCK: &str = "\
     SELECT order_id, customer_id, total_minor_units, currency, state, cancellation_reason, \
-           create_time, update_time \
+           create_time, update_time, deadline \
     FROM orders WHERE order_id = ANY ($1) \
     ORDER BY order_id FOR UPDATE";
+
+// What another transaction holds is left to it: replicas sweep side by side, and nobody waits here.
+const LOCK_OVERDUE: &str = "\
+    SELECT order_id, customer_id, total_minor_units, currency, state, cancellation_reason, \
+           create_time, update_time, deadline \
+    FROM orders WHERE state = 'pending' AND deadline <= $1 \
+    ORDER BY deadline LIMIT $2 FOR UPDATE SKIP LOCKED";
 
 const SETTLE: &str = "\
     UPDATE orders \
@@ -49,6 +56,15 @@ const SETTLE: &str = "\
         update_time = settled.update_time \
     FROM unnest($1, $2, $3, $4) AS settled (order_id, state, reason, update_time) \
     WHERE orders.order_id = settled.order_id";
+
+/// All that may stand in the table.
+const REASONS: [Reason; 5] = [
+    Reason::CreditLimitExceeded,
+    Reason::UnknownCustomer,
+    Reason::CurrencyMismatch,
+    Reason::ByCustomer,
+    Reason::TimedOut,
+];
 
 /// A statement that did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +111,7 @@ pub async fn insert(tx: &Transaction<'_>, order: &Order) -> Result<(), Error> {
             (&state, Type::TEXT),
             (&order.create_time, Type::TIMESTAMPTZ),
             (&order.update_time, Type::TIMESTAMPTZ),
+            (&order.deadline, Type::TIMESTAMPTZ),
         ],
     )
     .await?;
@@ -158,7 +175,25 @@ pub async fn lock(
         .collect()
 }
 
-/// Writes the state of orders that `lock` holds, each of them once. One statement, whatever the
+/// Reads at most `limit` pending orders whose deadline has passed, the longest overdue first, and holds
+/// them until the transaction ends. Those that somebody else holds are left out.
+pub async fn lock_overdue(
+    tx: &Transaction<'_>,
+    now: SystemTime,
+    limit: usize,
+) -> Result<Vec<Order>, Error> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    tx.query_typed(
+        LOCK_OVERDUE,
+        &[(&now, Type::TIMESTAMPTZ), (&limit, Type::INT8)],
+    )
+    .await?
+    .iter()
+    .map(order)
+    .collect()
+}
+
+/// Writes the state of orders that `lock` or `lock_overdue` holds, each of them once. One statement, whatever the
 /// count.
 pub async fn settle(
     tx: &Transaction<'_>,
@@ -200,27 +235,38 @@ fn columns(state: State) -> (&'static str, Option<&'static str>) {
     match state {
         State::Pending => ("pending", None),
         State::Approved => ("approved", None),
-        State::Cancelled(Reason::CreditLimitExceeded) => {
-            ("cancelled", Some("credit_limit_exceeded"))
-        }
-        State::Cancelled(Reason::UnknownCustomer) => ("cancelled", Some("unknown_customer")),
-        State::Cancelled(Reason::CurrencyMismatch) => ("cancelled", Some("currency_mismatch")),
+        State::Cancelled(reason) => ("cancelled", Some(reason_name(reason))),
+    }
+}
+
+/// The name of a reason, in the table and in metrics.
+pub fn reason_name(reason: Reason) -> &'static str {
+    match reason {
+        Reason::CreditLimitExceeded => "credit_limit_exceeded",
+        Reason::UnknownCustomer => "unknown_customer",
+        Reason::CurrencyMismatch => "currency_mismatch",
+        Reason::ByCustomer => "by_customer",
+        Reason::TimedOut => "timed_out",
     }
 }
 
 fn state(state: &str, reason: Option<&str>) -> Result<State, Error> {
-    match (state, reason) {
-        ("pending", None) => Ok(State::Pending),
-        ("approved", None) => Ok(State::Approved),
-        ("cancelled", Some("credit_limit_exceeded")) => {
-            Ok(State::Cancelled(Reason::CreditLimitExceeded))
-        }
-        ("cancelled", Some("unknown_customer")) => Ok(State::Cancelled(Reason::UnknownCustomer)),
-        ("cancelled", Some("currency_mismatch")) => Ok(State::Cancelled(Reason::CurrencyMismatch)),
-        _ => Err(Error::unreadable(format!(
+    let reason_of = |name| {
+        REASONS
+            .into_iter()
+            .find(|reason| reason_name(*reason) == name)
+    };
+    let known = match (state, reason) {
+        ("pending", None) => Some(State::Pending),
+        ("approved", None) => Some(State::Approved),
+        ("cancelled", Some(name)) => reason_of(name).map(State::Cancelled),
+        _ => None,
+    };
+    known.ok_or_else(|| {
+        Error::unreadable(format!(
             "this version does not know state {state:?} with reason {reason:?}"
-        ))),
-    }
+        ))
+    })
 }
 
 fn order(row: &Row) -> Result<Order, Error> {
@@ -234,6 +280,7 @@ fn order(row: &Row) -> Result<Order, Error> {
         state: state(row.try_get("state")?, row.try_get("cancellation_reason")?)?,
         create_time: row.try_get("create_time")?,
         update_time: row.try_get("update_time")?,
+        deadline: row.try_get("deadline")?,
     })
 }
 
@@ -243,13 +290,11 @@ mod tests {
 
     #[test]
     fn every_state_is_read_as_it_was_written() {
-        for written in [
-            State::Pending,
-            State::Approved,
-            State::Cancelled(Reason::CreditLimitExceeded),
-            State::Cancelled(Reason::UnknownCustomer),
-            State::Cancelled(Reason::CurrencyMismatch),
-        ] {
+        let cancelled = REASONS.map(State::Cancelled);
+        for written in [State::Pending, State::Approved]
+            .into_iter()
+            .chain(cancelled)
+        {
             let (name, reason) = columns(written);
             assert_eq!(state(name, reason).unwrap(), written);
         }

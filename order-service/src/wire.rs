@@ -78,6 +78,12 @@ pub struct CreateOrder {
     pub total: Total,
 }
 
+/// A checked `CancelOrderRequest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CancelOrder {
+    pub order_id: OrderId,
+}
+
 /// A checked `GetOrderRequest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GetOrder {
@@ -136,6 +142,16 @@ impl TryFrom<orders::CreateOrderRequest> for CreateOrder {
         let total = Total::new(money.minor_units, currency)
             .map_err(|why| Why::from(why).at("total.minor_units"))?;
         Ok(Self { customer_id, total })
+    }
+}
+
+impl TryFrom<orders::CancelOrderRequest> for CancelOrder {
+    type Error = Invalid;
+
+    fn try_from(request: orders::CancelOrderRequest) -> Result<Self, Invalid> {
+        Ok(Self {
+            order_id: uuid("order_id", &request.order_id)?.into(),
+        })
     }
 }
 
@@ -251,6 +267,7 @@ pub fn order(order: &Order) -> orders::Order {
         cancellation_reason: cancellation_reason.into(),
         create_time: Some(timestamp(order.create_time)),
         update_time: Some(timestamp(order.update_time)),
+        deadline: Some(timestamp(order.deadline)),
     }
 }
 
@@ -259,6 +276,8 @@ fn reason(reason: Reason) -> orders::CancellationReason {
         Reason::CreditLimitExceeded => orders::CancellationReason::CreditLimitExceeded,
         Reason::UnknownCustomer => orders::CancellationReason::UnknownCustomer,
         Reason::CurrencyMismatch => orders::CancellationReason::CurrencyMismatch,
+        Reason::ByCustomer => orders::CancellationReason::ByCustomer,
+        Reason::TimedOut => orders::CancellationReason::TimedOut,
     }
 }
 

@@ -30,7 +30,13 @@ fn a_pending_order() -> Order {
     let total = Total::new(1_999, Currency::new("EUR").unwrap()).unwrap();
     let now = UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_000);
     let id = Uuid::try_parse(ID).unwrap();
-    Order::place(id.into(), Uuid::max().into(), total, now)
+    Order::place(
+        id.into(),
+        Uuid::max().into(),
+        total,
+        now,
+        Duration::from_secs(60),
+    )
 }
 
 #[test]
@@ -113,6 +119,14 @@ fn an_order_id_is_checked() {
         order_id: order_id.to_owned(),
     };
     assert!(GetOrder::try_from(request(ID)).is_ok());
+    let cancel = |order_id: &str| {
+        CancelOrder::try_from(orders::CancelOrderRequest {
+            order_id: order_id.to_owned(),
+        })
+    };
+    assert!(cancel(ID).is_ok());
+    assert_eq!(cancel(""), Err(Why::Missing.at("order_id")));
+    assert_eq!(cancel("1"), Err(Why::NotUuid.at("order_id")));
     assert_eq!(
         GetOrder::try_from(request("")),
         Err(Why::Missing.at("order_id"))
@@ -243,11 +257,14 @@ fn an_order_is_shown_as_it_stands() {
     assert_eq!(shown.state(), orders::OrderState::Pending);
     assert_eq!(shown.create_time.unwrap().seconds, 1_700_000_000);
     assert_eq!(shown.create_time.unwrap().nanos, 123_456_000);
+    assert_eq!(shown.deadline.unwrap().seconds, 1_700_000_060);
 
     let reasons = [
         Reason::CreditLimitExceeded,
         Reason::UnknownCustomer,
         Reason::CurrencyMismatch,
+        Reason::ByCustomer,
+        Reason::TimedOut,
     ];
     for why in reasons {
         let cancelled = Order {

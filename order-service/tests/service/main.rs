@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod cancel;
+mod deadline;
 mod json;
 mod reactions;
 mod support;

@@ -16,11 +16,13 @@ use proto::customers::v1::{
 use proto::orders::v1::{CancellationReason, Order, OrderApproved, OrderCancelled, OrderState};
 use uuid::Uuid;
 
-use crate::support::{apply, count, database, delivery, events, get, handle, pending, postgres};
+use crate::support::{
+    PATIENCE, apply, count, database, delivery, events, get, handle, pending, postgres,
+};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-fn reserved(order: &Order) -> Delivery {
+pub(crate) fn reserved(order: &Order) -> Delivery {
     delivery(&CreditReserved {
         order_id: order.order_id.clone(),
         customer_id: order.customer_id.clone(),
@@ -28,7 +30,7 @@ fn reserved(order: &Order) -> Delivery {
     })
 }
 
-fn exceeded(order: &Order) -> Delivery {
+pub(crate) fn exceeded(order: &Order) -> Delivery {
     delivery(&CreditLimitExceeded {
         order_id: order.order_id.clone(),
         customer_id: order.customer_id.clone(),
@@ -53,14 +55,14 @@ fn mismatch(order: &Order) -> Delivery {
     })
 }
 
-async fn state(pool: &Pool, order: &Order) -> (OrderState, CancellationReason) {
-    let orders = Orders::new(pool.clone());
+pub(crate) async fn state(pool: &Pool, order: &Order) -> (OrderState, CancellationReason) {
+    let orders = Orders::new(pool.clone(), PATIENCE);
     let order = get(&orders, &order.order_id).await.unwrap();
     (order.state(), order.cancellation_reason())
 }
 
 /// How often this process has ignored `event` for an order in `state`.
-fn ignored(state: &str, event: &str) -> u64 {
+pub(crate) fn ignored(state: &str, event: &str) -> u64 {
     static TELEMETRY: OnceLock<Telemetry> = OnceLock::new();
     let telemetry = TELEMETRY.get_or_init(|| {
         let config = chassis::config::Telemetry {
@@ -144,7 +146,7 @@ async fn a_late_or_repeated_answer_changes_nothing_and_is_counted() {
         exceeded(&bad),
     ];
     apply(&pool, batch).await.unwrap();
-    let orders = Orders::new(pool.clone());
+    let orders = Orders::new(pool.clone(), PATIENCE);
     let after_the_first = get(&orders, &good.order_id).await.unwrap();
     // And across batches.
     apply(&pool, vec![exceeded(&good), exceeded(&bad)])

@@ -1,5 +1,7 @@
 //! A migrated database for each test, and how requests and events reach the service in it.
 
+use std::time::Duration;
+
 use deadpool_postgres::Pool;
 use harness::Postgres;
 use mailbox::consumer::{Failure, Handler as _};
@@ -9,11 +11,14 @@ use order_service::reactions::Reactions;
 use prost::{Message, Name};
 use proto::money::v1::Money;
 use proto::orders::v1::order_service_server::OrderService as _;
-use proto::orders::v1::{CreateOrderRequest, GetOrderRequest, Order};
+use proto::orders::v1::{CancelOrderRequest, CreateOrderRequest, GetOrderRequest, Order};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, Transaction};
 use tonic::{Request, Status};
 use uuid::Uuid;
+
+/// How long orders may be pending; no test waits for it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One cluster for all tests of this file. The harness ends it with the process.
 static POSTGRES: OnceCell<Postgres> = OnceCell::const_new();
@@ -68,7 +73,7 @@ pub(crate) async fn create(
 
 /// A new pending order of a customer of its own.
 pub(crate) async fn pending(pool: &Pool) -> Order {
-    let orders = Orders::new(pool.clone());
+    let orders = Orders::new(pool.clone(), PATIENCE);
     create(&orders, Uuid::now_v7(), 100).await.unwrap()
 }
 
@@ -78,6 +83,15 @@ pub(crate) async fn get(orders: &Orders, order_id: &str) -> Result<Order, Status
     };
     let found = orders.get_order(Request::new(request)).await?;
     Ok(found.into_inner().order.unwrap())
+}
+
+/// Asks for an order to be cancelled.
+pub(crate) async fn cancel(orders: &Orders, order_id: &str) -> Result<Order, Status> {
+    let request = CancelOrderRequest {
+        order_id: order_id.to_owned(),
+    };
+    let cancelled = orders.cancel_order(Request::new(request)).await?;
+    Ok(cancelled.into_inner().order.unwrap())
 }
 
 /// A delivery of a new event.

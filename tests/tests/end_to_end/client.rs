@@ -7,11 +7,12 @@ use async_nats::HeaderMap;
 use harness::{Side, System, eventually};
 use proto::customers::v1::{
     CreateCustomerRequest, CreateCustomerResponse, Customer, GetCustomerRequest,
-    GetCustomerResponse,
+    GetCustomerResponse, SetCreditLimitRequest, SetCreditLimitResponse,
 };
 use proto::money::v1::Money;
 use proto::orders::v1::{
-    CreateOrderRequest, CreateOrderResponse, GetOrderRequest, GetOrderResponse, Order, OrderState,
+    CancelOrderRequest, CancelOrderResponse, CreateOrderRequest, CreateOrderResponse,
+    GetOrderRequest, GetOrderResponse, Order, OrderState,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tonic::codegen::http::uri::PathAndQuery;
@@ -212,6 +213,28 @@ impl Client {
         };
         let created: CreateOrderResponse = self.call("orders.v1.CreateOrder", &request).await?;
         Ok(created.order.context("an answer without an order")?)
+    }
+
+    pub(crate) async fn cancel_order(&self, order_id: &str) -> Result<Order, Failure> {
+        let order_id = order_id.to_owned();
+        let cancelled: CancelOrderResponse = self
+            .call("orders.v1.CancelOrder", &CancelOrderRequest { order_id })
+            .await?;
+        Ok(cancelled.order.context("an answer without an order")?)
+    }
+
+    pub(crate) async fn set_credit_limit(
+        &self,
+        customer_id: &str,
+        credit_limit: Money,
+    ) -> Result<Customer, Failure> {
+        let request = SetCreditLimitRequest {
+            customer_id: customer_id.to_owned(),
+            credit_limit: Some(credit_limit),
+        };
+        let set: SetCreditLimitResponse =
+            self.call("customers.v1.SetCreditLimit", &request).await?;
+        Ok(set.customer.context("an answer without a customer")?)
     }
 
     pub(crate) async fn get_order(&self, order_id: &str) -> Result<Order, Failure> {

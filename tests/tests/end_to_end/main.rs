@@ -3,9 +3,11 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // The test harness shows it with a failure.
 
+mod cancel;
 mod client;
 mod crash;
 mod credit;
+mod deadline;
 mod events;
 mod foreign;
 mod idle;

@@ -274,12 +274,17 @@ fn both_services_answer_the_nats_service_api() {
             (
                 Side::Orders,
                 "orders.v1",
-                ["CreateOrder", "GetOrder", "ListOrders"],
+                ["CreateOrder", "CancelOrder", "GetOrder", "ListOrders"],
             ),
             (
                 Side::Customers,
                 "customers.v1",
-                ["CreateCustomer", "GetCustomer", "ListCustomers"],
+                [
+                    "CreateCustomer",
+                    "SetCreditLimit",
+                    "GetCustomer",
+                    "ListCustomers",
+                ],
             ),
         ] {
             let ask = async |verb: &str| -> serde_json::Value {
