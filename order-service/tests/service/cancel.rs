@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use deadpool_postgres::Pool;
 use harness::eventually;
+use mailbox::inbox::Delivery;
 use order_service::api::Orders;
 use proto::orders::v1::{CancellationReason, Order, OrderApproved, OrderCancelled, OrderState};
 use tonic::Code;
@@ -12,9 +14,6 @@ use crate::reactions::{exceeded, ignored, reserved, state};
 use crate::support::{PATIENCE, apply, cancel, count, database, events, get, handle, pending};
 
 const DEADLINE: Duration = Duration::from_secs(30);
-
-const BY_CUSTOMER: (OrderState, CancellationReason) =
-    (OrderState::Cancelled, CancellationReason::ByCustomer);
 
 fn told(order: &Order) -> OrderCancelled {
     OrderCancelled {
@@ -103,16 +102,14 @@ async fn an_answer_to_a_cancelled_order_changes_nothing() {
     assert!(ignored("cancelled", LATE) > before);
 }
 
-#[tokio::test]
-async fn a_cancel_waits_for_the_answer_that_is_being_applied() {
-    let pool = database().await;
+/// Applies an answer in one transaction, and cancels in another, which must be seen waiting for the first.
+async fn cancel_behind(pool: &Pool, order: &Order, answer: Delivery) -> Order {
     let orders = Orders::new(pool.clone(), PATIENCE);
-    let order = pending(&pool).await;
     let mut client = pool.get().await.unwrap();
     let pid = "SELECT pg_backend_pid()";
     let holder: i32 = client.query_one(pid, &[]).await.unwrap().get(0);
     let tx = client.transaction().await.unwrap();
-    handle(&tx, vec![reserved(&order)]).await.unwrap();
+    handle(&tx, vec![answer]).await.unwrap();
 
     let id = order.order_id.clone();
     let cancelling = tokio::spawn(async move { cancel(&orders, &id).await });
@@ -125,10 +122,26 @@ async fn a_cancel_waits_for_the_answer_that_is_being_applied() {
     .await
     .unwrap();
     tx.commit().await.unwrap();
+    cancelling.await.unwrap().unwrap()
+}
 
-    cancelling.await.unwrap().unwrap();
-    assert_eq!(state(&pool, &order).await, BY_CUSTOMER);
-    // Both happened, one after the other.
-    assert_eq!(events::<OrderApproved>(&observer).await.len(), 1);
-    assert_eq!(events::<OrderCancelled>(&observer).await, [told(&order)]);
+#[tokio::test]
+async fn a_cancel_finds_what_the_answer_that_was_being_applied_has_done() {
+    let pool = database().await;
+    let (good, bad) = (pending(&pool).await, pending(&pool).await);
+    let cancelled = cancel_behind(&pool, &good, reserved(&good)).await;
+    assert_eq!(
+        cancelled.cancellation_reason(),
+        CancellationReason::ByCustomer
+    );
+    let client = pool.get().await.unwrap();
+    assert_eq!(events::<OrderApproved>(&client).await.len(), 1);
+    assert_eq!(events::<OrderCancelled>(&client).await, [told(&good)]);
+
+    // Refused in the meantime: cancelled already, for that reason, and once.
+    let cancelled = cancel_behind(&pool, &bad, exceeded(&bad)).await;
+    let refused = CancellationReason::CreditLimitExceeded;
+    assert_eq!(cancelled.cancellation_reason(), refused);
+    assert_eq!(state(&pool, &bad).await, (OrderState::Cancelled, refused));
+    assert_eq!(events::<OrderCancelled>(&client).await.len(), 2);
 }

@@ -9,7 +9,7 @@ use harness::books::{self, Books};
 use super::chaos::{GRACE_LIMIT, ORDERS, ORDERS_FIT};
 use super::show::{Show, euros, words};
 use super::stage::Stage;
-use super::story::ADA_LIMIT;
+use super::story::{ADA_LIMIT, ADA_RESERVED};
 
 const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
 /// Violations beyond these are counted, not shown.
@@ -28,7 +28,12 @@ pub(super) async fn tell(stage: &Stage) -> Result<()> {
 /// Fails when the books are in order, and yet not those of this story.
 fn as_told(books: &Books) -> Result<()> {
     let expected = [
-        ("approved orders", books.orders("approved"), 2 + ORDERS_FIT),
+        ("approved orders", books.orders("approved"), 1 + ORDERS_FIT),
+        (
+            "orders cancelled by clients",
+            books.cancelled("by_customer"),
+            1,
+        ),
         (
             "orders refused for the limit",
             books.cancelled("credit_limit_exceeded"),
@@ -53,11 +58,13 @@ fn as_told(books: &Books) -> Result<()> {
         "{} messages could not be applied; they are in DEAD_LETTERS",
         books.dead_letters
     );
-    for (account, limit) in books.customers.iter().zip([ADA_LIMIT, GRACE_LIMIT]) {
+    let told = [(ADA_RESERVED, ADA_LIMIT), (GRACE_LIMIT, GRACE_LIMIT)];
+    for (account, (reserved, limit)) in books.customers.iter().zip(told) {
         ensure!(
-            (account.reserved, account.limit) == (limit, limit),
-            "{} was to have reserved all of {}, and has {} of {}",
+            (account.reserved, account.limit) == (reserved, limit),
+            "{} was to have reserved {} of {}, and has {} of {}",
             account.name,
+            euros(reserved),
             euros(limit),
             euros(account.reserved),
             euros(account.limit)

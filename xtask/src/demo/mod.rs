@@ -3,6 +3,7 @@
 //! In order: find the servers, build, start, tell the story, kill a relay, open the books. Whatever
 //! ends it, a signal too, drops the system, and with it goes everything that was started.
 
+mod cancel;
 mod chaos;
 mod closing;
 mod hand;

@@ -1,4 +1,4 @@
-//! A customer, and four orders that end in four ways.
+//! A customer, and four orders that end in four ways; the first of them in a fifth, later.
 
 use std::time::{Instant, SystemTime};
 
@@ -10,13 +10,16 @@ use proto::orders::v1::{
 };
 use uuid::Uuid;
 
+use super::cancel;
 use super::show::{euros, span};
 use super::stage::Stage;
-use super::trail::{Trail, reason};
+use super::trail::{SETTLED, Trail, reason};
 use crate::request;
 
 /// Ada's credit limit, in cents; the orders below use it up to the last one.
 pub(super) const ADA_LIMIT: i64 = 20_000;
+/// What is reserved of it when the first order has been cancelled.
+pub(super) const ADA_RESERVED: i64 = 8_000;
 
 /// An order of the story.
 struct Ask<'a> {
@@ -53,7 +56,7 @@ pub(super) async fn tell(stage: &Stage) -> Result<()> {
         cents: 12_000,
         refusal: None,
     };
-    order(stage, &mut trail, &covered).await?;
+    let first = order(stage, &mut trail, &covered).await?;
     let too_much = Ask {
         mark: "b",
         title: "An order beyond the credit limit",
@@ -81,7 +84,8 @@ pub(super) async fn tell(stage: &Stage) -> Result<()> {
         cents: 5_000,
         refusal: Some(CancellationReason::UnknownCustomer),
     };
-    order(stage, &mut trail, &unknown).await
+    order(stage, &mut trail, &unknown).await?;
+    cancel::tell(stage, &mut trail, &ada.customer_id, &first).await
 }
 
 /// Makes a customer and shows it.
@@ -119,7 +123,8 @@ pub(super) async fn customer(stage: &Stage, name: &str, limit: i64) -> Result<Cu
     Ok(customer)
 }
 
-async fn order(stage: &Stage, trail: &mut Trail, ask: &Ask<'_>) -> Result<()> {
+/// Places an order, shows what becomes of it, and gives its id.
+async fn order(stage: &Stage, trail: &mut Trail, ask: &Ask<'_>) -> Result<String> {
     let show = stage.show;
     show.step(ask.mark, ask.title);
     let door = match ask.door {
@@ -142,26 +147,15 @@ async fn order(stage: &Stage, trail: &mut Trail, ask: &Ask<'_>) -> Result<()> {
         "answered",
         &format!("order {id} is pending, after {}", since(SystemTime::now())),
     );
-    for (index, event) in trail.follow(id).await?.iter().enumerate() {
-        let label = if index == 0 { "events" } else { "" };
-        let place = format!("{} {}", event.stream, event.sequence);
-        show.row(
-            label,
-            &format!(
-                "{:<19} {place:<13} +{:<7} {}",
-                event.name,
-                since(event.at),
-                event.tells
-            ),
-        );
-    }
+    let events = trail.follow(id, &SETTLED).await?;
+    trail.show(show, &events, since);
     outcome(stage, ask, id)
         .await
         .with_context(|| format!("step {}", ask.mark))?;
     let mut commands = stage.hand.order(ask.by_hand, ask.cents, ask.mark == "a");
     commands.push(stage.hand.look(ask.by_hand));
     show.commands("by hand", &commands);
-    Ok(())
+    Ok(placed.order_id)
 }
 
 async fn place(stage: &Stage, ask: &Ask<'_>) -> Result<Order> {
@@ -214,12 +208,15 @@ async fn outcome(stage: &Stage, ask: &Ask<'_>, order_id: &str) -> Result<()> {
         told == expected,
         "order {order_id} was to be {expected}, and is {told}"
     );
-    let left = left(stage, ask).await?;
+    let left = match ask.refusal {
+        Some(CancellationReason::UnknownCustomer) => String::new(),
+        _ => left(stage, ask.customer, ask.customer_id).await?,
+    };
     stage.show.good("outcome", &format!("{told}{left}"));
     Ok(())
 }
 
-fn in_words(state: OrderState, refusal: Option<CancellationReason>) -> String {
+pub(super) fn in_words(state: OrderState, refusal: Option<CancellationReason>) -> String {
     let state = state
         .as_str_name()
         .trim_start_matches("ORDER_STATE_")
@@ -230,13 +227,10 @@ fn in_words(state: OrderState, refusal: Option<CancellationReason>) -> String {
     }
 }
 
-/// What the customer has left, of an order whose customer there is.
-async fn left(stage: &Stage, ask: &Ask<'_>) -> Result<String> {
-    if ask.refusal == Some(CancellationReason::UnknownCustomer) {
-        return Ok(String::new());
-    }
+/// What the customer has left.
+pub(super) async fn left(stage: &Stage, name: &str, customer_id: &str) -> Result<String> {
     let request = GetCustomerRequest {
-        customer_id: ask.customer_id.to_owned(),
+        customer_id: customer_id.to_owned(),
     };
     let found = stage
         .system
@@ -248,8 +242,7 @@ async fn left(stage: &Stage, ask: &Ask<'_>) -> Result<String> {
     let found = found.context("customer-service has answered without a customer")?;
     let units = |money: Option<Money>| euros(money.map_or(0, |money| money.minor_units));
     Ok(format!(
-        "; {} has {} of {} left",
-        ask.customer,
+        "; {name} has {} of {} left",
         units(found.available),
         units(found.credit_limit)
     ))

@@ -6,14 +6,17 @@ use anyhow::{Context as _, Result};
 use async_nats::jetstream::{self, message::StreamMessage};
 use harness::{Side, eventually};
 use prost::{Message, Name};
-use proto::customers::v1::{CreditLimitExceeded, CreditReserved, CustomerNotFound};
+use proto::customers::v1::{CreditLimitExceeded, CreditReleased, CreditReserved, CustomerNotFound};
 use proto::money::v1::Money;
 use proto::orders::v1::{CancellationReason, OrderApproved, OrderCancelled, OrderCreated};
 
-use super::show::{euros, words};
+use super::show::{Show, euros, words};
 
 /// An order is settled in a fraction of this, on a slow machine too.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// The events that end the way of a new order.
+pub(super) const SETTLED: [&str; 2] = [OrderApproved::NAME, OrderCancelled::NAME];
 
 /// An event of an order, where it stands, and what it tells.
 #[derive(Debug)]
@@ -24,7 +27,6 @@ pub(super) struct Event {
     /// When the stream stored it.
     pub(super) at: SystemTime,
     pub(super) tells: String,
-    is_last: bool,
 }
 
 /// Reads both streams on from where it was.
@@ -43,15 +45,16 @@ impl Trail {
         }
     }
 
-    /// Awaits the order's last event; returns all of them in the order of time.
-    pub(super) async fn follow(&mut self, order_id: &str) -> Result<Vec<Event>> {
+    /// Awaits one of these events of the order; returns all up to it in the order of time, but not what
+    /// was read before.
+    pub(super) async fn follow(&mut self, order_id: &str, last: &[&str]) -> Result<Vec<Event>> {
         let mut found: Vec<Event> = Vec::new();
         let what = format!("the end of order {order_id}");
         eventually(&what, SETTLE_DEADLINE, async || {
             self.read_on(order_id, &mut found).await?;
             let names: Vec<&str> = found.iter().map(|event| event.name).collect();
             anyhow::ensure!(
-                found.iter().any(|event| event.is_last),
+                names.iter().any(|name| last.contains(name)),
                 "events so far: {names:?}"
             );
             Ok(Some(()))
@@ -59,6 +62,23 @@ impl Trail {
         .await?;
         found.sort_by_key(|event| event.at);
         Ok(found)
+    }
+
+    /// Shows them, each with the time that it took.
+    pub(super) fn show(&self, show: Show, events: &[Event], since: impl Fn(SystemTime) -> String) {
+        for (index, event) in events.iter().enumerate() {
+            let label = if index == 0 { "events" } else { "" };
+            let place = format!("{} {}", event.stream, event.sequence);
+            show.row(
+                label,
+                &format!(
+                    "{:<19} {place:<13} +{:<7} {}",
+                    event.name,
+                    since(event.at),
+                    event.tells
+                ),
+            );
+        }
     }
 
     async fn read_on(&mut self, order_id: &str, found: &mut Vec<Event>) -> Result<()> {
@@ -98,6 +118,10 @@ fn read(stream: &'static str, message: &StreamMessage) -> Result<Option<(String,
         let event = CreditReserved::decode(payload)?;
         let tells = format!("customer-service has reserved {}", amount(event.amount));
         (CreditReserved::NAME, event.order_id, tells)
+    } else if event_type == CreditReleased::full_name() {
+        let event = CreditReleased::decode(payload)?;
+        let tells = format!("customer-service has released {}", amount(event.amount));
+        (CreditReleased::NAME, event.order_id, tells)
     } else if event_type == CreditLimitExceeded::full_name() {
         let event = CreditLimitExceeded::decode(payload)?;
         let tells = format!(
@@ -129,14 +153,12 @@ fn read(stream: &'static str, message: &StreamMessage) -> Result<Option<(String,
     } else {
         return Ok(None);
     };
-    let is_last = name == OrderApproved::NAME || name == OrderCancelled::NAME;
     let event = Event {
         name,
         stream,
         sequence: message.sequence,
         at: message.time.into(),
         tells,
-        is_last,
     };
     Ok(Some((order_id, event)))
 }
