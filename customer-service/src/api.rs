@@ -1,11 +1,13 @@
 //! The operations that clients call. One set of methods serves gRPC and NATS requests alike.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chassis::grpc::MESSAGE_SIZE_MAX;
 use chassis::{failure, invalid, precondition, rpc};
 use deadpool_postgres::{Client, Pool};
 use mailbox::outbox;
+use mailbox::requests::Key;
 use proto::customers::v1::customer_service_server::{CustomerService, CustomerServiceServer};
 use proto::customers::v1::{
     CreateCustomerRequest, CreateCustomerResponse, GetCustomerRequest, GetCustomerResponse,
@@ -16,7 +18,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::domain::{Account, Customer, CustomerId, LimitChange, LimitRefusal};
-use crate::{store, wire};
+use crate::{once, store, wire};
 
 /// The aggregate type of this service's events.
 pub const AGGREGATE: &str = "customer";
@@ -25,11 +27,13 @@ pub const AGGREGATE: &str = "customer";
 #[derive(Debug)]
 pub struct Customers {
     pool: Pool,
+    kept: Duration,
 }
 
 impl Customers {
-    pub fn new(pool: Pool) -> Self {
-        Self { pool }
+    /// Answers to requests with an id are kept for `kept`.
+    pub fn new(pool: Pool, kept: Duration) -> Self {
+        Self { pool, kept }
     }
 
     /// Stores a new customer together with its event, or neither (I1).
@@ -43,20 +47,40 @@ impl Customers {
     }
 
     /// Stores a customer's new limit together with its event, or neither (I1).
-    async fn limit(&self, asked: &wire::SetCreditLimit) -> Result<Customer, Status> {
+    async fn limit(
+        &self,
+        asked: &wire::SetCreditLimit,
+        request: Option<&Key>,
+    ) -> Result<SetCreditLimitResponse, Status> {
         let mut connection = failure::connection(&self.pool).await?;
-        let outcome = set_limit(&mut connection, asked).await;
+        let outcome = set_limit(&mut connection, asked, request).await;
         connection.release();
         outcome
     }
 }
 
-async fn set_limit(client: &mut Client, asked: &wire::SetCreditLimit) -> Result<Customer, Status> {
+async fn set_limit(
+    client: &mut Client,
+    asked: &wire::SetCreditLimit,
+    request: Option<&Key>,
+) -> Result<SetCreditLimitResponse, Status> {
     let tx = client.transaction().await.map_err(failure::status)?;
     let found = store::lock(&tx, asked.customer_id).await.map_err(refused)?;
     let mut customer = found.ok_or_else(|| not_found(asked.customer_id))?;
+    if let Some(first) = once::answered(&tx, request).await? {
+        return Ok(first);
+    }
     let changed = customer.account.set_limit(asked.credit_limit);
-    if let LimitChange::From(previous) = changed.map_err(|why| unfit(asked, &why))? {
+    let changed = changed.map_err(|why| unfit(asked, &why))?;
+    let answer = SetCreditLimitResponse {
+        customer: Some(wire::customer(&customer)),
+    };
+    let recorded = once::record(&tx, request, &answer).await;
+    if !recorded.map_err(failure::status)? {
+        tx.rollback().await.map_err(failure::status)?;
+        return once::in_its_stead(client, request).await;
+    }
+    if let LimitChange::From(previous) = changed {
         let message = wire::credit_limit_changed(&customer, previous);
         let events = [outbox::Event::new(
             AGGREGATE,
@@ -71,7 +95,7 @@ async fn set_limit(client: &mut Client, asked: &wire::SetCreditLimit) -> Result<
         appended.map_err(failure::status)?;
     }
     tx.commit().await.map_err(failure::commit_status)?;
-    Ok(customer)
+    Ok(answer)
 }
 
 async fn insert(
@@ -114,11 +138,12 @@ impl CustomerService for Customers {
         &self,
         request: Request<SetCreditLimitRequest>,
     ) -> Result<Response<SetCreditLimitResponse>, Status> {
-        let asked = wire::SetCreditLimit::try_from(request.into_inner()).map_err(invalid)?;
-        let customer = self.limit(&asked).await?;
-        Ok(Response::new(SetCreditLimitResponse {
-            customer: Some(wire::customer(&customer)),
-        }))
+        let mut message = request.into_inner();
+        let id = std::mem::take(&mut message.request_id);
+        let request = once::request(&id, "customers.v1.SetCreditLimit", &message, self.kept)?;
+        let asked = wire::SetCreditLimit::try_from(message).map_err(invalid)?;
+        let answer = self.limit(&asked, request.as_ref()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn get_customer(

@@ -45,9 +45,20 @@ pub struct Config {
           env = "CONSUMER_ACK_WAIT_SECONDS", default_value = "30",
           value_parser = Value::new(ack_wait, "30"))]
     pub consumer_ack_wait_seconds: u64,
+
+    /// For how many seconds the answer to a request with a `request_id` is kept; older ids are refused
+    #[arg(id = "REQUEST_RETENTION_SECONDS", long = "request-retention-seconds",
+          env = "REQUEST_RETENTION_SECONDS", default_value = "604800",
+          value_parser = Value::new(request_retention, "604800"))]
+    pub request_retention_seconds: u64,
 }
 
 impl Config {
+    /// For how long answers to requests with an id are kept.
+    pub fn request_retention(&self) -> Duration {
+        Duration::from_secs(self.request_retention_seconds)
+    }
+
     /// The durable consumer `durable` of the other service's events `types`, by their full names.
     pub fn consumer<'a>(
         &self,
@@ -60,6 +71,14 @@ impl Config {
             ack_wait: Duration::from_secs(self.consumer_ack_wait_seconds),
             ..consumer::Config::new(&self.events_stream, durable, filters)
         }
+    }
+}
+
+/// Less than an hour is less than a client's outage; each day more is one more partition.
+fn request_retention(given: &str) -> Result<u64, String> {
+    match given.parse() {
+        Ok(seconds) if (3600..=90 * 86_400).contains(&seconds) => Ok(seconds),
+        _ => Err("must be a number from 3600 to 7776000".to_owned()),
     }
 }
 

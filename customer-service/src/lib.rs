@@ -12,6 +12,7 @@ refinery::embed_migrations!("migrations");
 pub mod config;
 
 pub mod api;
+pub mod once;
 pub mod reactions;
 
 pub mod wire;

@@ -10,7 +10,7 @@ use customer_service::api::{self, Customers};
 use customer_service::config::Config;
 use customer_service::reactions::Reactions;
 use customer_service::{migrations, wire};
-use mailbox::{consumer, partitions};
+use mailbox::{consumer, partitions, requests};
 
 const NAME: &str = "customer-service";
 
@@ -37,12 +37,13 @@ async fn main() -> anyhow::Result<()> {
     // "could not map filenode … to relation OID".
     let schema = vec![
         ("customer_service_migrations", migrations::runner()),
+        ("requests_migrations", requests::migrations()),
         ("mailbox_migrations", mailbox::migrations()),
     ];
     database::migrate(&pool, schema).await?;
     let client = nats::connect(&config.nats, NAME).await?;
 
-    let customers = Arc::new(Customers::new(pool.clone()));
+    let customers = Arc::new(Customers::new(pool.clone(), config.request_retention()));
     let orders = config.consumer(NAME, wire::EVENTS);
     tasks.spawn("grpc", {
         let descriptors = proto::customers::v1::DESCRIPTORS;
@@ -56,6 +57,13 @@ async fn main() -> anyhow::Result<()> {
     tasks.spawn("reactions", {
         let (pool, client, token) = (pool.clone(), client.clone(), tasks.token());
         async move { Ok(consumer::run(pool, client, orders, Reactions, token).await?) }
+    });
+    tasks.spawn("kept requests", {
+        let (pool, kept, token) = (pool.clone(), config.request_retention(), tasks.token());
+        async move {
+            requests::maintain(pool, kept, token).await;
+            Ok(())
+        }
     });
     tasks.spawn("partitions", {
         let token = tasks.token();

@@ -8,6 +8,8 @@
 //!
 //! The modules stand in the order in which the data flows.
 
+pub mod requests;
+
 pub mod outbox;
 
 pub mod envelope;

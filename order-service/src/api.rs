@@ -8,6 +8,7 @@ use chassis::grpc::MESSAGE_SIZE_MAX;
 use chassis::{failure, invalid, rpc};
 use deadpool_postgres::{Client, Pool};
 use mailbox::outbox;
+use mailbox::requests::Key;
 use proto::orders::v1::order_service_server::{OrderService, OrderServiceServer};
 use proto::orders::v1::{
     CancelOrderRequest, CancelOrderResponse, CreateOrderRequest, CreateOrderResponse,
@@ -19,7 +20,7 @@ use uuid::Uuid;
 
 use crate::changes::Changes;
 use crate::domain::{Input, Order, OrderId};
-use crate::{store, wire};
+use crate::{once, store, wire};
 
 /// The aggregate type of this service's events.
 pub const AGGREGATE: &str = "order";
@@ -29,57 +30,103 @@ pub const AGGREGATE: &str = "order";
 pub struct Orders {
     pool: Pool,
     patience: Duration,
+    kept: Duration,
 }
 
 impl Orders {
-    /// Orders that are placed here may be pending for `patience` (I8).
-    pub fn new(pool: Pool, patience: Duration) -> Self {
-        Self { pool, patience }
+    /// Orders that are placed here may be pending for `patience` (I8). Answers to requests with an id are
+    /// kept for `kept`.
+    pub fn new(pool: Pool, patience: Duration, kept: Duration) -> Self {
+        Self {
+            pool,
+            patience,
+            kept,
+        }
     }
 
     /// Stores a new order together with its event, or neither (I1).
-    async fn place(&self, order: &Order) -> Result<(), Status> {
+    async fn place(
+        &self,
+        order: &Order,
+        request: Option<&Key>,
+    ) -> Result<CreateOrderResponse, Status> {
         let created = wire::order_created(order);
         let event = outbox::Event::new(AGGREGATE, order.order_id.into(), &created);
         let mut connection = failure::connection(&self.pool).await?;
-        let outcome = insert(&mut connection, order, event).await;
+        let outcome = insert(&mut connection, order, event, request).await;
         connection.release();
         outcome
     }
 
     /// Cancels an order, and tells how it stands then.
-    async fn cancel(&self, order_id: OrderId) -> Result<Order, Status> {
+    async fn cancel(
+        &self,
+        order_id: OrderId,
+        request: Option<&Key>,
+    ) -> Result<CancelOrderResponse, Status> {
         let mut connection = failure::connection(&self.pool).await?;
-        let outcome = cancel(&mut connection, order_id).await;
+        let outcome = cancel(&mut connection, order_id, request).await;
         connection.release();
         outcome
     }
 }
 
-async fn cancel(client: &mut Client, order_id: OrderId) -> Result<Order, Status> {
+async fn cancel(
+    client: &mut Client,
+    order_id: OrderId,
+    request: Option<&Key>,
+) -> Result<CancelOrderResponse, Status> {
     let tx = client.transaction().await.map_err(failure::status)?;
     let found = store::lock(&tx, &BTreeSet::from([order_id])).await;
     let mut order = found
         .map_err(refused)?
         .remove(&order_id)
         .ok_or_else(|| not_found(order_id))?;
+    if let Some(first) = once::answered(&tx, request).await? {
+        return Ok(first);
+    }
     let mut changes = Changes::default();
     changes.apply(&mut order, Input::Cancel, store::now(), None);
+    let answer = CancelOrderResponse {
+        order: Some(wire::order(&order)),
+    };
+    let recorded = once::record(&tx, request, &answer).await;
+    if !recorded.map_err(failure::status)? {
+        tx.rollback().await.map_err(failure::status)?;
+        return once::in_its_stead(client, request).await;
+    }
     changes.write(&tx).await.map_err(refused)?;
     tx.commit().await.map_err(failure::commit_status)?;
-    Ok(order)
+    Ok(answer)
 }
 
-async fn insert(client: &mut Client, order: &Order, event: outbox::Event) -> Result<(), Status> {
+async fn insert(
+    client: &mut Client,
+    order: &Order,
+    event: outbox::Event,
+    request: Option<&Key>,
+) -> Result<CreateOrderResponse, Status> {
+    let answer = CreateOrderResponse {
+        order: Some(wire::order(order)),
+    };
     let tx = client.transaction().await.map_err(failure::status)?;
-    // Sent together: one round trip for both. The first one's error counts, because the second
-    // fails only for being in the same transaction.
+    // Sent together: one round trip for all. The first error counts, because what follows it fails
+    // only for being in the same transaction.
     let events = [event];
-    let (inserted, appended) =
-        tokio::join!(store::insert(&tx, order), outbox::append(&tx, &events));
+    let (recorded, inserted, appended) = tokio::join!(
+        once::record(&tx, request, &answer),
+        store::insert(&tx, order),
+        outbox::append(&tx, &events)
+    );
+    if !recorded.map_err(failure::status)? {
+        tx.rollback().await.map_err(failure::status)?;
+        return once::in_its_stead(client, request).await;
+    }
     inserted.map_err(refused)?;
     appended.map_err(failure::status)?;
-    tx.commit().await.map_err(failure::commit_status)
+    tx.commit().await.map_err(failure::commit_status)?;
+    metrics::counter!("orders_created_total").increment(1);
+    Ok(answer)
 }
 
 #[tonic::async_trait]
@@ -88,7 +135,10 @@ impl OrderService for Orders {
         &self,
         request: Request<CreateOrderRequest>,
     ) -> Result<Response<CreateOrderResponse>, Status> {
-        let asked = wire::CreateOrder::try_from(request.into_inner()).map_err(invalid)?;
+        let mut message = request.into_inner();
+        let id = std::mem::take(&mut message.request_id);
+        let request = once::request(&id, "orders.v1.CreateOrder", &message, self.kept)?;
+        let asked = wire::CreateOrder::try_from(message).map_err(invalid)?;
         let order_id = Uuid::now_v7().into();
         let order = Order::place(
             order_id,
@@ -97,22 +147,20 @@ impl OrderService for Orders {
             store::now(),
             self.patience,
         );
-        self.place(&order).await?;
-        metrics::counter!("orders_created_total").increment(1);
-        Ok(Response::new(CreateOrderResponse {
-            order: Some(wire::order(&order)),
-        }))
+        let answer = self.place(&order, request.as_ref()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn cancel_order(
         &self,
         request: Request<CancelOrderRequest>,
     ) -> Result<Response<CancelOrderResponse>, Status> {
-        let asked = wire::CancelOrder::try_from(request.into_inner()).map_err(invalid)?;
-        let order = self.cancel(asked.order_id).await?;
-        Ok(Response::new(CancelOrderResponse {
-            order: Some(wire::order(&order)),
-        }))
+        let mut message = request.into_inner();
+        let id = std::mem::take(&mut message.request_id);
+        let request = once::request(&id, "orders.v1.CancelOrder", &message, self.kept)?;
+        let asked = wire::CancelOrder::try_from(message).map_err(invalid)?;
+        let answer = self.cancel(asked.order_id, request.as_ref()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn get_order(

@@ -49,6 +49,12 @@ pub struct Config {
           value_parser = Value::new(ack_wait, "30"))]
     pub consumer_ack_wait_seconds: u64,
 
+    /// For how many seconds the answer to a request with a `request_id` is kept; older ids are refused
+    #[arg(id = "REQUEST_RETENTION_SECONDS", long = "request-retention-seconds",
+          env = "REQUEST_RETENTION_SECONDS", default_value = "604800",
+          value_parser = Value::new(request_retention, "604800"))]
+    pub request_retention_seconds: u64,
+
     /// After how many seconds an order that is still pending is cancelled as timed out; it should outlast
     /// the death of a replica, which costs CONSUMER_ACK_WAIT_SECONDS
     #[arg(id = "ORDER_DEADLINE_SECONDS", long = "order-deadline-seconds",
@@ -58,6 +64,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// For how long answers to requests with an id are kept.
+    pub fn request_retention(&self) -> Duration {
+        Duration::from_secs(self.request_retention_seconds)
+    }
+
     /// How long an order may be pending (I8).
     pub fn order_deadline(&self) -> Duration {
         Duration::from_secs(self.order_deadline_seconds)
@@ -84,6 +95,14 @@ fn order_deadline(given: &str) -> Result<u64, String> {
         _ => Err(format!(
             "must be a number from 1 to {ORDER_DEADLINE_SECONDS_MAX}"
         )),
+    }
+}
+
+/// Less than an hour is less than a client's outage; each day more is one more partition.
+fn request_retention(given: &str) -> Result<u64, String> {
+    match given.parse() {
+        Ok(seconds) if (3600..=90 * 86_400).contains(&seconds) => Ok(seconds),
+        _ => Err("must be a number from 3600 to 7776000".to_owned()),
     }
 }
 

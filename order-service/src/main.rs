@@ -6,7 +6,7 @@ use chassis::health::Health;
 use chassis::tasks::Tasks;
 use chassis::{admin, database, grpc, listen, nats, telemetry};
 use clap::Parser as _;
-use mailbox::{consumer, partitions};
+use mailbox::{consumer, partitions, requests};
 use order_service::api::{self, Orders};
 use order_service::config::Config;
 use order_service::reactions::Reactions;
@@ -37,12 +37,17 @@ async fn main() -> anyhow::Result<()> {
     // "could not map filenode … to relation OID".
     let schema = vec![
         ("order_service_migrations", migrations::runner()),
+        ("requests_migrations", requests::migrations()),
         ("mailbox_migrations", mailbox::migrations()),
     ];
     database::migrate(&pool, schema).await?;
     let client = nats::connect(&config.nats, NAME).await?;
 
-    let orders = Arc::new(Orders::new(pool.clone(), config.order_deadline()));
+    let orders = Arc::new(Orders::new(
+        pool.clone(),
+        config.order_deadline(),
+        config.request_retention(),
+    ));
     let answers = config.consumer(NAME, wire::ANSWERS);
     tasks.spawn("grpc", {
         let descriptors = proto::orders::v1::DESCRIPTORS;
@@ -61,6 +66,13 @@ async fn main() -> anyhow::Result<()> {
         let (pool, token) = (pool.clone(), tasks.token());
         async move {
             sweeper::run(pool, token).await;
+            Ok(())
+        }
+    });
+    tasks.spawn("kept requests", {
+        let (pool, kept, token) = (pool.clone(), config.request_retention(), tasks.token());
+        async move {
+            requests::maintain(pool, kept, token).await;
             Ok(())
         }
     });

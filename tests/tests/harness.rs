@@ -284,6 +284,7 @@ async fn the_whole_system_starts_and_its_books_are_read() {
         .customer
         .unwrap();
     let order = |total| CreateOrderRequest {
+        request_id: String::new(),
         customer_id: customer.customer_id.clone(),
         total: Some(euros(total)),
     };

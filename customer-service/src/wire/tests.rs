@@ -109,6 +109,7 @@ fn a_currency_is_one_in_use_of_iso_4217() {
 fn a_new_limit_is_checked_as_the_first_one_was() {
     let set = |customer_id: &str, credit_limit| {
         SetCreditLimit::try_from(customers::SetCreditLimitRequest {
+            request_id: String::new(),
             customer_id: customer_id.to_owned(),
             credit_limit,
         })

@@ -15,7 +15,9 @@ use tokio::time::timeout;
 use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
-use crate::support::{count, customer, database, database_in, events, money, postgres, reserved};
+use crate::support::{
+    KEPT, count, customer, database, database_in, events, money, postgres, reserved,
+};
 
 async fn create(customers: &Customers, name: &str, limit: i64) -> Result<Customer, Status> {
     let request = CreateCustomerRequest {
@@ -50,7 +52,7 @@ async fn page(
 #[tokio::test]
 async fn a_customer_and_its_event_commit_together() {
     let pool = database().await;
-    let customers = Customers::new(pool.clone());
+    let customers = Customers::new(pool.clone(), KEPT);
     let created = create(&customers, "Zoë O'Brien", 250).await.unwrap();
     assert_eq!(
         get(&customers, &created.customer_id).await.unwrap(),
@@ -89,7 +91,7 @@ async fn a_customer_shows_what_is_left() {
     let take = "UPDATE customers SET reserved_minor_units = 30";
     client.batch_execute(take).await.unwrap();
 
-    let shown = get(&Customers::new(pool.clone()), &id).await.unwrap();
+    let shown = get(&Customers::new(pool.clone(), KEPT), &id).await.unwrap();
     assert_eq!(shown.credit_limit, money(100, "USD"));
     assert_eq!(shown.reserved, money(30, "USD"));
     assert_eq!(shown.available, money(70, "USD"));
@@ -98,7 +100,7 @@ async fn a_customer_shows_what_is_left() {
 
 #[tokio::test]
 async fn an_unknown_customer_is_not_found() {
-    let customers = Customers::new(database().await);
+    let customers = Customers::new(database().await, KEPT);
     let id = Uuid::now_v7().to_string();
     let refused = get(&customers, &id).await.unwrap_err();
     assert_eq!(refused.code(), Code::NotFound);
@@ -108,7 +110,7 @@ async fn an_unknown_customer_is_not_found() {
 #[tokio::test]
 async fn pages_stay_right_while_customers_are_added() {
     let pool = database().await;
-    let customers = Customers::new(pool.clone());
+    let customers = Customers::new(pool.clone(), KEPT);
     let mut expected = BTreeSet::new();
     for _ in 0..5 {
         expected.insert(customer(&pool, 1).await.customer_id);
@@ -148,7 +150,7 @@ async fn a_page_of_the_longest_names_fits_a_message() {
                        9223372036854775807, now() \
                 FROM generate_series(1, 1001)";
     client.batch_execute(fill).await.unwrap();
-    let full = page(&Customers::new(pool), 1000, "").await.unwrap();
+    let full = page(&Customers::new(pool, KEPT), 1000, "").await.unwrap();
     assert_eq!(full.customers.len(), 1000);
     assert!(prost::Message::encoded_len(&full) <= chassis::grpc::MESSAGE_SIZE_MAX);
 }
@@ -157,7 +159,7 @@ async fn a_page_of_the_longest_names_fits_a_message() {
 async fn a_stricter_rule_of_the_database_is_told_by_field() {
     // As when a newer version has migrated the database, and this one still serves.
     let pool = database().await;
-    let customers = Customers::new(pool.clone());
+    let customers = Customers::new(pool.clone(), KEPT);
     let client = pool.get().await.unwrap();
     for (name, rule, field) in [
         ("customers_name_length", "length(name) < 5", "name: "),
@@ -192,7 +194,7 @@ async fn a_stricter_rule_of_the_database_is_told_by_field() {
 #[tokio::test]
 async fn without_a_free_connection_a_request_is_soon_told_to_try_again() {
     let pool = database_in(postgres().await, 1).await;
-    let customers = Customers::new(pool.clone());
+    let customers = Customers::new(pool.clone(), KEPT);
     let _busy = pool.get().await.unwrap();
     let asked = Instant::now();
     let refused = create(&customers, "Ada", 1).await.unwrap_err();
@@ -205,7 +207,7 @@ async fn without_a_free_connection_a_request_is_soon_told_to_try_again() {
 async fn without_a_database_a_request_is_told_to_try_again() {
     let postgres = Postgres::start().await.unwrap();
     let pool = database_in(&postgres, 2).await;
-    let customers = Customers::new(pool.clone());
+    let customers = Customers::new(pool.clone(), KEPT);
     let id = create(&customers, "Ada", 1).await.unwrap().customer_id;
 
     postgres.stop().await.unwrap();
@@ -221,7 +223,7 @@ async fn without_a_database_a_request_is_told_to_try_again() {
 #[tokio::test]
 async fn a_dropped_request_lends_no_busy_connection() {
     let pool = database_in(postgres().await, 1).await;
-    let customers = Customers::new(pool.clone());
+    let customers = Customers::new(pool.clone(), KEPT);
     let own = pool.get().await.unwrap();
     let name = own.query_one("SELECT current_database()", &[]).await;
     drop(own);

@@ -9,14 +9,15 @@ use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use crate::reactions::usd;
-use crate::support::{apply, customer, database, delivery, events, money, reserved};
+use crate::support::{KEPT, apply, customer, database, delivery, events, money, reserved};
 
 async fn set(pool: &Pool, customer_id: &str, limit: i64, code: &str) -> Result<Customer, Status> {
     let request = SetCreditLimitRequest {
+        request_id: String::new(),
         customer_id: customer_id.to_owned(),
         credit_limit: money(limit, code),
     };
-    let customers = Customers::new(pool.clone());
+    let customers = Customers::new(pool.clone(), KEPT);
     let set = customers.set_credit_limit(Request::new(request)).await?;
     Ok(set.into_inner().customer.unwrap())
 }
@@ -99,4 +100,33 @@ async fn a_limit_that_falls_while_credit_is_reserved_never_falls_below_it() {
         }
         set(&pool, &id, 1_000, "USD").await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_repeated_change_gets_the_first_answer_and_another_one_is_refused() {
+    let pool = database().await;
+    let id = customer(&pool, 100).await.customer_id;
+    let customers = Customers::new(pool.clone(), KEPT);
+    let request_id = Uuid::now_v7().to_string();
+    let ask = async |limit| {
+        let request = SetCreditLimitRequest {
+            customer_id: id.clone(),
+            credit_limit: money(limit, "USD"),
+            request_id: request_id.clone(),
+        };
+        let set = customers.set_credit_limit(Request::new(request)).await?;
+        Ok::<_, Status>(set.into_inner().customer.unwrap())
+    };
+    let first = ask(50).await.unwrap();
+    // By now it would be refused, and would undo what was done since.
+    set(&pool, &id, 1_000, "USD").await.unwrap();
+    apply(&pool, vec![delivery(&usd(&id, 600))]).await.unwrap();
+    assert_eq!(ask(50).await.unwrap(), first);
+
+    let client = pool.get().await.unwrap();
+    assert_eq!(events::<CreditLimitChanged>(&client).await.len(), 2);
+    let refused = ask(700).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().starts_with("request_id: "), "{refused}");
+    assert_eq!(reserved(&client, &id).await, 600);
 }

@@ -1,5 +1,7 @@
 //! A migrated database for each test, and how requests and events reach the service in it.
 
+use std::time::Duration;
+
 use customer_service::api::Customers;
 use customer_service::reactions::Reactions;
 use deadpool_postgres::Pool;
@@ -14,6 +16,9 @@ use tokio::sync::OnceCell;
 use tokio_postgres::{Client, Transaction};
 use tonic::Request;
 use uuid::Uuid;
+
+/// For how long answers are kept; no test waits for it.
+pub(crate) const KEPT: Duration = Duration::from_secs(7 * 86_400);
 
 /// One cluster for all tests of this file. The harness ends it with the process.
 static POSTGRES: OnceCell<Postgres> = OnceCell::const_new();
@@ -35,6 +40,7 @@ pub(crate) async fn database_in(postgres: &Postgres, pool_size: usize) -> Pool {
     let config = chassis::config::Database { url, pool_size };
     let pool = chassis::database::connect(&config, "test").await.unwrap();
     let schema = vec![
+        ("requests_migrations", mailbox::requests::migrations()),
         ("mailbox_migrations", mailbox::migrations()),
         (
             "customer_service_migrations",
@@ -58,7 +64,7 @@ pub(crate) async fn customer(pool: &Pool, limit: i64) -> Customer {
         name: "Ada".to_owned(),
         credit_limit: money(limit, "USD"),
     };
-    let created = Customers::new(pool.clone())
+    let created = Customers::new(pool.clone(), KEPT)
         .create_customer(Request::new(request))
         .await;
     created.unwrap().into_inner().customer.unwrap()

@@ -8,6 +8,7 @@ const ID: &str = "0192f8c1-6d3e-7a44-9a51-3c5b8e0d2f17";
 
 fn create() -> orders::CreateOrderRequest {
     orders::CreateOrderRequest {
+        request_id: String::new(),
         customer_id: ID.to_owned(),
         total: Some(money::Money {
             minor_units: 1_999,
@@ -121,6 +122,7 @@ fn an_order_id_is_checked() {
     assert!(GetOrder::try_from(request(ID)).is_ok());
     let cancel = |order_id: &str| {
         CancelOrder::try_from(orders::CancelOrderRequest {
+            request_id: String::new(),
             order_id: order_id.to_owned(),
         })
     };

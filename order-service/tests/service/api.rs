@@ -16,7 +16,7 @@ use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use crate::support::{
-    PATIENCE, count, create, database, database_in, events, get, money, postgres,
+    KEPT, PATIENCE, count, create, database, database_in, events, get, money, postgres,
 };
 
 async fn page(
@@ -39,7 +39,7 @@ async fn page(
 #[tokio::test]
 async fn an_order_and_its_event_commit_together() {
     let pool = database().await;
-    let orders = Orders::new(pool.clone(), PATIENCE);
+    let orders = Orders::new(pool.clone(), PATIENCE, KEPT);
     let created = create(&orders, Uuid::now_v7(), 250).await.unwrap();
     assert_eq!(created.state(), OrderState::Pending);
     assert_eq!(get(&orders, &created.order_id).await.unwrap(), created);
@@ -70,7 +70,7 @@ async fn an_order_and_its_event_commit_together() {
 
 #[tokio::test]
 async fn an_unknown_order_is_not_found() {
-    let orders = Orders::new(database().await, PATIENCE);
+    let orders = Orders::new(database().await, PATIENCE, KEPT);
     let id = Uuid::now_v7().to_string();
     let refused = get(&orders, &id).await.unwrap_err();
     assert_eq!(refused.code(), Code::NotFound);
@@ -79,8 +79,9 @@ async fn an_unknown_order_is_not_found() {
 
 #[tokio::test]
 async fn a_wrong_field_is_told_by_name_in_the_message_and_in_the_details() {
-    let orders = Orders::new(database().await, PATIENCE);
+    let orders = Orders::new(database().await, PATIENCE, KEPT);
     let free = CreateOrderRequest {
+        request_id: String::new(),
         customer_id: Uuid::now_v7().to_string(),
         total: money(0, "USD"),
     };
@@ -97,7 +98,7 @@ async fn a_wrong_field_is_told_by_name_in_the_message_and_in_the_details() {
 #[tokio::test]
 async fn pages_stay_right_while_orders_are_added() {
     let pool = database().await;
-    let orders = Orders::new(pool.clone(), PATIENCE);
+    let orders = Orders::new(pool.clone(), PATIENCE, KEPT);
     let (ours, others) = (Uuid::now_v7(), Uuid::now_v7());
     let mut expected = BTreeSet::new();
     for _ in 0..5 {
@@ -130,7 +131,7 @@ async fn pages_stay_right_while_orders_are_added() {
 
 #[tokio::test]
 async fn a_page_token_of_another_filter_is_refused() {
-    let orders = Orders::new(database().await, PATIENCE);
+    let orders = Orders::new(database().await, PATIENCE, KEPT);
     let ours = Uuid::now_v7();
     for _ in 0..2 {
         create(&orders, ours, 1).await.unwrap();
@@ -146,7 +147,7 @@ async fn a_page_token_of_another_filter_is_refused() {
 async fn a_stricter_rule_of_the_database_is_told_by_field() {
     // As when a newer version has migrated the database, and this one still serves.
     let pool = database().await;
-    let orders = Orders::new(pool.clone(), PATIENCE);
+    let orders = Orders::new(pool.clone(), PATIENCE, KEPT);
     let client = pool.get().await.unwrap();
     for (name, rule, field) in [
         (
@@ -174,7 +175,7 @@ async fn a_stricter_rule_of_the_database_is_told_by_field() {
 #[tokio::test]
 async fn without_a_free_connection_a_request_is_soon_told_to_try_again() {
     let pool = database_in(postgres().await, 1).await;
-    let orders = Orders::new(pool.clone(), PATIENCE);
+    let orders = Orders::new(pool.clone(), PATIENCE, KEPT);
     let _busy = pool.get().await.unwrap();
     let asked = Instant::now();
     let refused = create(&orders, Uuid::now_v7(), 1).await.unwrap_err();
@@ -187,7 +188,7 @@ async fn without_a_free_connection_a_request_is_soon_told_to_try_again() {
 async fn without_a_database_a_request_is_told_to_try_again() {
     let postgres = Postgres::start().await.unwrap();
     let pool = database_in(&postgres, 2).await;
-    let orders = Orders::new(pool.clone(), PATIENCE);
+    let orders = Orders::new(pool.clone(), PATIENCE, KEPT);
     let id = create(&orders, Uuid::now_v7(), 1).await.unwrap().order_id;
 
     postgres.stop().await.unwrap();
@@ -203,7 +204,7 @@ async fn without_a_database_a_request_is_told_to_try_again() {
 #[tokio::test]
 async fn a_dropped_request_lends_no_busy_connection() {
     let pool = database_in(postgres().await, 1).await;
-    let orders = Orders::new(pool.clone(), PATIENCE);
+    let orders = Orders::new(pool.clone(), PATIENCE, KEPT);
     let own = pool.get().await.unwrap();
     let name = own.query_one("SELECT current_database()", &[]).await;
     drop(own);
@@ -237,6 +238,6 @@ async fn a_read_only_database_is_told_to_try_again() {
     let client = pool.get().await.unwrap();
     client.batch_execute(demote).await.unwrap();
     drop(client);
-    let refused = create(&Orders::new(pool, PATIENCE), Uuid::now_v7(), 1).await;
+    let refused = create(&Orders::new(pool, PATIENCE, KEPT), Uuid::now_v7(), 1).await;
     assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
 }

@@ -11,7 +11,9 @@ use tonic::Code;
 use uuid::Uuid;
 
 use crate::reactions::{exceeded, ignored, reserved, state};
-use crate::support::{PATIENCE, apply, cancel, count, database, events, get, handle, pending};
+use crate::support::{
+    KEPT, PATIENCE, apply, cancel, count, database, events, get, handle, pending,
+};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -27,7 +29,7 @@ fn told(order: &Order) -> OrderCancelled {
 #[tokio::test]
 async fn an_order_is_cancelled_while_it_is_pending_and_when_it_is_approved() {
     let pool = database().await;
-    let orders = Orders::new(pool.clone(), PATIENCE);
+    let orders = Orders::new(pool.clone(), PATIENCE, KEPT);
     let (waits, goes_ahead) = (pending(&pool).await, pending(&pool).await);
     apply(&pool, vec![reserved(&goes_ahead)]).await.unwrap();
 
@@ -57,7 +59,7 @@ async fn an_order_is_cancelled_while_it_is_pending_and_when_it_is_approved() {
 async fn a_cancelled_order_is_answered_as_it_is_and_nobody_is_told_again() {
     let before = ignored("cancelled", "cancel");
     let pool = database().await;
-    let orders = Orders::new(pool.clone(), PATIENCE);
+    let orders = Orders::new(pool.clone(), PATIENCE, KEPT);
     let (ours, refused) = (pending(&pool).await, pending(&pool).await);
     apply(&pool, vec![exceeded(&refused)]).await.unwrap();
     let refused = get(&orders, &refused.order_id).await.unwrap();
@@ -75,7 +77,7 @@ async fn a_cancelled_order_is_answered_as_it_is_and_nobody_is_told_again() {
 #[tokio::test]
 async fn an_order_that_is_not_there_cannot_be_cancelled() {
     let pool = database().await;
-    let orders = Orders::new(pool.clone(), PATIENCE);
+    let orders = Orders::new(pool.clone(), PATIENCE, KEPT);
     let id = Uuid::now_v7().to_string();
     let refused = cancel(&orders, &id).await.unwrap_err();
     assert_eq!(refused.code(), Code::NotFound);
@@ -90,7 +92,7 @@ async fn an_answer_to_a_cancelled_order_changes_nothing() {
     const LATE: &str = "customers.v1.CreditReserved";
     let before = ignored("cancelled", LATE);
     let pool = database().await;
-    let orders = Orders::new(pool.clone(), PATIENCE);
+    let orders = Orders::new(pool.clone(), PATIENCE, KEPT);
     let order = pending(&pool).await;
     let cancelled = cancel(&orders, &order.order_id).await.unwrap();
     apply(&pool, vec![reserved(&order)]).await.unwrap();
@@ -104,7 +106,7 @@ async fn an_answer_to_a_cancelled_order_changes_nothing() {
 
 /// Applies an answer in one transaction, and cancels in another, which must be seen waiting for the first.
 async fn cancel_behind(pool: &Pool, order: &Order, answer: Delivery) -> Order {
-    let orders = Orders::new(pool.clone(), PATIENCE);
+    let orders = Orders::new(pool.clone(), PATIENCE, KEPT);
     let mut client = pool.get().await.unwrap();
     let pid = "SELECT pg_backend_pid()";
     let holder: i32 = client.query_one(pid, &[]).await.unwrap().get(0);

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::reactions::{reserved, state};
 use crate::support::{
-    PATIENCE, apply, cancel, count, database, database_in, events, get, pending, postgres,
+    KEPT, PATIENCE, apply, cancel, count, database, database_in, events, get, pending, postgres,
 };
 
 /// A sweep that takes so long waits for something.
@@ -41,7 +41,7 @@ async fn overdue(pool: &Pool, count: i32) {
 #[tokio::test]
 async fn a_pending_order_is_cancelled_when_its_deadline_has_passed_and_not_before() {
     let pool = database().await;
-    let orders = Orders::new(pool.clone(), PATIENCE);
+    let orders = Orders::new(pool.clone(), PATIENCE, KEPT);
     let order = pending(&pool).await;
     let seconds = |time: Option<proto::Timestamp>| time.unwrap().seconds;
     let given = seconds(order.deadline) - seconds(order.create_time);
@@ -67,7 +67,7 @@ async fn a_pending_order_is_cancelled_when_its_deadline_has_passed_and_not_befor
 #[tokio::test]
 async fn a_settled_order_has_no_deadline_any_more() {
     let pool = database().await;
-    let orders = Orders::new(pool.clone(), PATIENCE);
+    let orders = Orders::new(pool.clone(), PATIENCE, KEPT);
     let (approved, cancelled) = (pending(&pool).await, pending(&pool).await);
     apply(&pool, vec![reserved(&approved)]).await.unwrap();
     cancel(&orders, &cancelled.order_id).await.unwrap();

@@ -8,12 +8,12 @@ use harness::{Nats, eventually};
 use order_service::api::{self, Orders};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{PATIENCE, database};
+use crate::support::{KEPT, PATIENCE, database};
 
 /// The service over a NATS of its own, and the refusals of the requests, each an operation and a body.
 async fn refusals(requests: &[(&str, &str)]) -> Vec<String> {
     let nats = Nats::start().await.unwrap();
-    let orders = Arc::new(Orders::new(database().await, PATIENCE));
+    let orders = Arc::new(Orders::new(database().await, PATIENCE, KEPT));
     let served = api::nats(&orders).serve(nats.client().await.unwrap(), CancellationToken::new());
     tokio::spawn(served);
     let client = nats.client().await.unwrap();

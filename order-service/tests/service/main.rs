@@ -6,5 +6,6 @@ mod api;
 mod cancel;
 mod deadline;
 mod json;
+mod once;
 mod reactions;
 mod support;

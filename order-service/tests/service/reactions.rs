@@ -17,7 +17,7 @@ use proto::orders::v1::{CancellationReason, Order, OrderApproved, OrderCancelled
 use uuid::Uuid;
 
 use crate::support::{
-    PATIENCE, apply, count, database, delivery, events, get, handle, pending, postgres,
+    KEPT, PATIENCE, apply, count, database, delivery, events, get, handle, pending, postgres,
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -56,7 +56,7 @@ fn mismatch(order: &Order) -> Delivery {
 }
 
 pub(crate) async fn state(pool: &Pool, order: &Order) -> (OrderState, CancellationReason) {
-    let orders = Orders::new(pool.clone(), PATIENCE);
+    let orders = Orders::new(pool.clone(), PATIENCE, KEPT);
     let order = get(&orders, &order.order_id).await.unwrap();
     (order.state(), order.cancellation_reason())
 }
@@ -146,7 +146,7 @@ async fn a_late_or_repeated_answer_changes_nothing_and_is_counted() {
         exceeded(&bad),
     ];
     apply(&pool, batch).await.unwrap();
-    let orders = Orders::new(pool.clone(), PATIENCE);
+    let orders = Orders::new(pool.clone(), PATIENCE, KEPT);
     let after_the_first = get(&orders, &good.order_id).await.unwrap();
     // And across batches.
     apply(&pool, vec![exceeded(&good), exceeded(&bad)])

@@ -20,6 +20,9 @@ use uuid::Uuid;
 /// How long orders may be pending; no test waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// For how long answers are kept; no test waits for it.
+pub(crate) const KEPT: Duration = Duration::from_secs(7 * 86_400);
+
 /// One cluster for all tests of this file. The harness ends it with the process.
 static POSTGRES: OnceCell<Postgres> = OnceCell::const_new();
 
@@ -40,6 +43,7 @@ pub(crate) async fn database_in(postgres: &Postgres, pool_size: usize) -> Pool {
     let config = chassis::config::Database { url, pool_size };
     let pool = chassis::database::connect(&config, "test").await.unwrap();
     let schema = vec![
+        ("requests_migrations", mailbox::requests::migrations()),
         ("mailbox_migrations", mailbox::migrations()),
         (
             "order_service_migrations",
@@ -64,6 +68,7 @@ pub(crate) async fn create(
     total: i64,
 ) -> Result<Order, Status> {
     let request = CreateOrderRequest {
+        request_id: String::new(),
         customer_id: customer_id.to_string(),
         total: money(total, "USD"),
     };
@@ -73,7 +78,7 @@ pub(crate) async fn create(
 
 /// A new pending order of a customer of its own.
 pub(crate) async fn pending(pool: &Pool) -> Order {
-    let orders = Orders::new(pool.clone(), PATIENCE);
+    let orders = Orders::new(pool.clone(), PATIENCE, KEPT);
     create(&orders, Uuid::now_v7(), 100).await.unwrap()
 }
 
@@ -88,6 +93,7 @@ pub(crate) async fn get(orders: &Orders, order_id: &str) -> Result<Order, Status
 /// Asks for an order to be cancelled.
 pub(crate) async fn cancel(orders: &Orders, order_id: &str) -> Result<Order, Status> {
     let request = CancelOrderRequest {
+        request_id: String::new(),
         order_id: order_id.to_owned(),
     };
     let cancelled = orders.cancel_order(Request::new(request)).await?;

@@ -7,7 +7,7 @@ use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::PullConsumer;
 use futures_util::TryStreamExt;
 use harness::{Side, System, books, eventually};
-use proto::orders::v1::{CancellationReason, OrderState};
+use proto::orders::v1::{CancellationReason, CreateOrderRequest, CreateOrderResponse, OrderState};
 use uuid::Uuid;
 
 use crate::client::{Client, Transport, euros};
@@ -61,6 +61,41 @@ fn an_approved_order_that_is_cancelled_gives_its_credit_to_the_next_one() {
             let next = client.create_order(id, euros(1_000)).await.unwrap();
             let next = client.settled_order(&next.order_id).await.unwrap();
             assert_eq!(next.state(), OrderState::Approved, "{transport:?}");
+        }
+    });
+}
+
+#[test]
+fn a_repeated_request_gets_the_first_answer_over_whichever_transport() {
+    on_shared_system(async |system| {
+        let clients = Transport::ALL.map(|transport| Client::new(system, transport));
+        let clients = futures_util::future::try_join_all(clients).await.unwrap();
+        let customer = clients[0].create_customer("Ada", euros(1_000)).await;
+        let customer_id = customer.unwrap().customer_id;
+        let mut request = CreateOrderRequest {
+            customer_id: customer_id.clone(),
+            total: Some(euros(600)),
+            request_id: Uuid::now_v7().to_string(),
+        };
+        let mut answers: Vec<CreateOrderResponse> = Vec::new();
+        for client in &clients {
+            let answer = client.call("orders.v1.CreateOrder", &request).await;
+            answers.push(answer.unwrap());
+            // Pending is the first answer, however long ago.
+            let order_id = &answers[0].order.as_ref().unwrap().order_id;
+            client.settled_order(order_id).await.unwrap();
+        }
+        assert_eq!(answers[1], answers[0]);
+        assert_eq!(answers[2], answers[0]);
+        available(&clients[0], &customer_id, 400).await;
+
+        request.total = Some(euros(100));
+        for client in &clients {
+            let other: Result<CreateOrderResponse, _> =
+                client.call("orders.v1.CreateOrder", &request).await;
+            let refused = other.unwrap_err().refusal();
+            assert_eq!(refused.code, "INVALID_ARGUMENT");
+            assert!(refused.message.starts_with("request_id: "), "{refused}");
         }
     });
 }

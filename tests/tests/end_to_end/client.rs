@@ -208,6 +208,7 @@ impl Client {
         total: Money,
     ) -> Result<Order, Failure> {
         let request = CreateOrderRequest {
+            request_id: String::new(),
             customer_id: customer_id.to_owned(),
             total: Some(total),
         };
@@ -218,7 +219,13 @@ impl Client {
     pub(crate) async fn cancel_order(&self, order_id: &str) -> Result<Order, Failure> {
         let order_id = order_id.to_owned();
         let cancelled: CancelOrderResponse = self
-            .call("orders.v1.CancelOrder", &CancelOrderRequest { order_id })
+            .call(
+                "orders.v1.CancelOrder",
+                &CancelOrderRequest {
+                    order_id,
+                    request_id: String::new(),
+                },
+            )
             .await?;
         Ok(cancelled.order.context("an answer without an order")?)
     }
@@ -229,6 +236,7 @@ impl Client {
         credit_limit: Money,
     ) -> Result<Customer, Failure> {
         let request = SetCreditLimitRequest {
+            request_id: String::new(),
             customer_id: customer_id.to_owned(),
             credit_limit: Some(credit_limit),
         };

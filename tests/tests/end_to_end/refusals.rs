@@ -74,6 +74,7 @@ fn a_bad_order_is_refused_by_its_field() {
         for client in every_client(system).await {
             for (field, total) in bad_money(0) {
                 let request = CreateOrderRequest {
+                    request_id: String::new(),
                     customer_id: Uuid::now_v7().to_string(),
                     total,
                 };
@@ -82,6 +83,7 @@ fn a_bad_order_is_refused_by_its_field() {
             }
             for id in BAD_IDS {
                 let request = CreateOrderRequest {
+                    request_id: String::new(),
                     customer_id: id.into(),
                     total: Some(euros(1)),
                 };

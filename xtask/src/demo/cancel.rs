@@ -24,6 +24,7 @@ pub(super) async fn tell(
     show.row("asked", "order-service, by gRPC: cancel Ada's first order");
     let asked = SystemTime::now();
     let request = CancelOrderRequest {
+        request_id: String::new(),
         order_id: order_id.to_owned(),
     };
     let answer = stage.system.orders()?.cancel_order(request).await?;

@@ -160,6 +160,7 @@ async fn order(stage: &Stage, trail: &mut Trail, ask: &Ask<'_>) -> Result<String
 
 async fn place(stage: &Stage, ask: &Ask<'_>) -> Result<Order> {
     let request = CreateOrderRequest {
+        request_id: String::new(),
         customer_id: ask.customer_id.to_owned(),
         total: Some(money(ask.cents)),
     };

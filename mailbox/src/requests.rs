@@ -1,0 +1,204 @@
+//! Requests that take effect once: a retry gets the first answer, whatever has happened since.
+//!
+//! ```text
+//!  find ─► answered before: that answer        record ─► first: commits with the effect (I1)
+//!       └► new: do it ─────────────────────────────────► another was first: roll back, find again
+//! ```
+//!
+//! Ids are UUIDv7, drawn by the client before its first try. They tell their age, so an id older than what
+//! is kept is refused: executed again it would have a second effect.
+//!
+//! Danger: only what was granted is kept. A refusal rolls back, and a retry of it is decided anew.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use deadpool_postgres::Pool;
+use prost::Message;
+use ring::digest;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Error, Transaction};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+mod embedded {
+    refinery::embed_migrations!("requests");
+}
+
+/// How far a client's clock may be ahead of ours.
+pub const AHEAD_MAX: Duration = Duration::from_secs(3600);
+
+/// Far more often than days pass.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(3600);
+
+/// After a failure, such as a lock that could not be had.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+
+const FIND: &str = "\
+SELECT operation, body_hash, answer FROM public.requests WHERE request_id = $1";
+
+const RECORD: &str = "\
+INSERT INTO public.requests (request_id, operation, body_hash, answer) VALUES ($1, $2, $3, $4)
+ON CONFLICT DO NOTHING";
+
+/// A day more than asked for: the database's clock is not the one that judged the id.
+const MAINTAIN: &str = "\
+SELECT public.requests_maintain(
+    ((now() - $1 * interval '1 second') AT TIME ZONE 'UTC')::date - 1,
+    (now() AT TIME ZONE 'UTC')::date + 7)";
+
+/// What a request that has an id is known by.
+#[derive(Clone, Debug)]
+pub struct Key {
+    id: Uuid,
+    operation: &'static str,
+    body_hash: Vec<u8>,
+}
+
+/// An id that cannot make a request take effect once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// It does not tell its age.
+    #[error("must be a UUIDv7, drawn by the client before its first try")]
+    NotV7,
+    /// What was answered to it may be forgotten.
+    #[error("was drawn too long ago to know whether it was used before; look whether it was")]
+    TooOld,
+    /// It would be kept for longer than others.
+    #[error("was drawn in the future")]
+    TooNew,
+}
+
+/// What is known of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing: it is to be executed.
+    Nothing,
+    /// It was granted before, with this answer.
+    Answer(Vec<u8>),
+    /// Another request had this id.
+    Other,
+}
+
+impl Key {
+    /// `body` is the request without its id: what has to be the same in a retry. Ids are taken back to
+    /// `kept` before `now`.
+    ///
+    /// # Errors
+    /// [`Unusable`].
+    pub fn new<M: Message>(
+        id: Uuid,
+        operation: &'static str,
+        body: &M,
+        now: SystemTime,
+        kept: Duration,
+    ) -> Result<Self, Unusable> {
+        let drawn = id.get_timestamp().filter(|_| id.get_version_num() == 7);
+        let (seconds, nanos) = drawn.ok_or(Unusable::NotV7)?.to_unix();
+        let drawn = Duration::new(seconds, nanos);
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        if drawn + kept < now {
+            return Err(Unusable::TooOld);
+        }
+        if drawn > now + AHEAD_MAX {
+            return Err(Unusable::TooNew);
+        }
+        let hash = digest::digest(&digest::SHA256, &body.encode_to_vec());
+        Ok(Self {
+            id,
+            operation,
+            body_hash: hash.as_ref().to_vec(),
+        })
+    }
+}
+
+/// Looks for the request. To be called when the transaction holds the rows that the request changes, or
+/// it misses what the one that they were waited for has recorded.
+///
+/// # Errors
+/// Postgres refused the statement, or the connection is lost.
+pub async fn find(tx: &Transaction<'_>, request: &Key) -> Result<Found, Error> {
+    let row = tx
+        .query_typed_opt(FIND, &[(&request.id, Type::UUID)])
+        .await?;
+    let Some(row) = row else {
+        return Ok(Found::Nothing);
+    };
+    let same = row.try_get::<_, &str>(0)? == request.operation
+        && row.try_get::<_, &[u8]>(1)? == request.body_hash;
+    Ok(if same {
+        Found::Answer(row.try_get(2)?)
+    } else {
+        Found::Other
+    })
+}
+
+/// Records what the request is answered; it commits with the effect, or not at all. False when another
+/// transaction has recorded the id: this one must be rolled back. It waits for one that is about to.
+///
+/// # Errors
+/// Postgres refused the statement, or the connection is lost.
+pub async fn record(
+    tx: &Transaction<'_>,
+    request: &Key,
+    answer: &impl Message,
+) -> Result<bool, Error> {
+    let answer = answer.encode_to_vec();
+    let recorded = tx
+        .execute_typed(
+            RECORD,
+            &[
+                (&request.id, Type::UUID),
+                (&request.operation, Type::TEXT),
+                (&request.body_hash, Type::BYTEA),
+                (&answer, Type::BYTEA),
+            ],
+        )
+        .await?;
+    Ok(recorded == 1)
+}
+
+/// Keeps partitions ahead, and drops those of ids that are taken no more, now and then hourly, until
+/// `token` is cancelled. Failures are logged and tried again.
+pub async fn maintain(pool: Pool, kept: Duration, token: CancellationToken) {
+    while !token.is_cancelled() {
+        let wait = match maintain_once(&pool, kept).await {
+            Ok(0) => MAINTAIN_EVERY,
+            Ok(changed) => {
+                info!(changed, "made and dropped partitions of requests");
+                MAINTAIN_EVERY
+            }
+            Err(error) => {
+                warn!(%error, "could not maintain the partitions of requests; trying again in a minute");
+                RETRY_AFTER
+            }
+        };
+        tokio::select! {
+            () = token.cancelled() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Once; returns how many partitions were made and dropped.
+///
+/// # Errors
+/// The migrations have not run, a lock was not had within 5 s, or the connection is lost.
+pub async fn maintain_once(
+    pool: &Pool,
+    kept: Duration,
+) -> Result<i32, Box<dyn std::error::Error + Send + Sync>> {
+    let client = pool.get().await?;
+    let seconds = kept.as_secs_f64();
+    let rows = client
+        .query_typed(MAINTAIN, &[(&seconds, Type::FLOAT8)])
+        .await?;
+    Ok(rows.iter().map(|row| row.get::<_, i32>(0)).sum())
+}
+
+/// The migrations of the table, in the schema `public`: to run before those of the outbox, with a history
+/// table of their own.
+#[must_use]
+pub fn migrations() -> refinery::Runner {
+    embedded::migrations::runner()
+}
