@@ -13,7 +13,7 @@ use mailbox::envelope::{
     AGGREGATE_ID, AGGREGATE_TYPE, EVENT_ID, EVENT_TYPE, POSITION, QUARANTINE, RESUME,
 };
 use rand::RngExt as _;
-use rig::{DATABASE, Rig, SOON, STREAM};
+use rig::{DATABASE, Rig, SOON, STREAM, Stored};
 use tokio::{
     task::JoinHandle,
     time::{interval, sleep},
@@ -110,9 +110,30 @@ async fn settled(rig: &Rig, client: &Client) -> Result<()> {
         let aggregate = message.headers.get(AGGREGATE_ID).context("no aggregate")?;
         let number: u64 = message.payload.parse()?;
         let before = last.insert(aggregate.to_string(), number).unwrap_or(0);
-        ensure!(before < number, "{number} stands behind {before}");
+        ensure!(
+            before < number,
+            "{number} stands behind {before}: {}",
+            tell(&stored, aggregate.as_str())
+        );
     }
     Ok(())
+}
+
+/// What the stream holds of an aggregate, and what of it came from quarantine.
+fn tell(stored: &[Stored], aggregate: &str) -> String {
+    let of = |message: &&Stored| {
+        let header = message.headers.get(AGGREGATE_ID);
+        header.is_some_and(|header| header.as_str() == aggregate)
+    };
+    let tell = |message: &Stored| {
+        let header = |name: &str| message.headers.get(name).map_or("", |value| value.as_str());
+        let (released, resume) = (header(QUARANTINE), header(RESUME));
+        format!(
+            "\n  {} at {} {released} {resume}",
+            message.payload, message.position
+        )
+    };
+    stored.iter().filter(of).map(tell).collect()
 }
 
 #[tokio::test]
@@ -142,6 +163,38 @@ async fn a_relay_killed_while_rows_go_in_and_out_of_quarantine_loses_and_repeats
     }
     stop.cancel();
     writer.await??;
+    settled(&rig, &client).await
+}
+
+#[tokio::test]
+async fn what_is_released_waits_for_what_was_in_hand_when_the_relay_died() -> Result<()> {
+    let rig = Rig::start().await?;
+    let client = rig.nats.client().await?;
+    let jetstream = jetstream::new(client.clone());
+    // Full after one event: items are stored, and the events of their batch are not.
+    let mut config = jetstream::stream::Config {
+        name: STREAM.to_owned(),
+        subjects: vec!["events.>".to_owned()],
+        max_messages: 1,
+        discard: jetstream::stream::DiscardPolicy::New,
+        allow_atomic_publish: true,
+        ..Default::default()
+    };
+    jetstream.create_stream(config.clone()).await?;
+    let relay = rig.relay("relay")?;
+    relay.wait_ready().await?;
+    rig.insert("1").await?;
+    rig.settled().await?;
+    let rows = "BEGIN; INSERT INTO outbox (type, payload) VALUES ('Made', '2'), ('no subject', '3'); COMMIT";
+    rig.sql.batch_execute(rows).await?;
+    eventually("the item, asked for", SOON, async || {
+        Ok((release_all(&client).await? == 1).then_some(()))
+    })
+    .await?;
+    relay.kill().await?;
+    relay.start_again()?;
+    config.max_messages = -1;
+    jetstream.update_stream(config).await?;
     settled(&rig, &client).await
 }
 

@@ -191,6 +191,16 @@ impl<'a> Desk<'a> {
         self.holds.open() > 0
     }
 
+    /// Whether all is done up to the last row that stood here when the session began. A relay that was
+    /// killed stored it before it had appended what was committed before it.
+    pub(super) fn has_caught_up(&self) -> bool {
+        let is_past = |end| {
+            self.done()
+                .is_some_and(|done| place(done.position) >= place(end))
+        };
+        self.known.end().is_none_or(is_past)
+    }
+
     /// Whether every batch without an offender passes as it is.
     pub fn is_idle(&self) -> bool {
         self.holds.is_empty() && self.known.is_empty()

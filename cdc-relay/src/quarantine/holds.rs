@@ -134,6 +134,11 @@ impl Known {
         self.end.is_none()
     }
 
+    /// The last of them: once the WAL has brought that again, all before it is done.
+    pub(super) fn end(&self) -> Option<Position> {
+        self.end
+    }
+
     /// Notes a row.
     ///
     /// # Errors

@@ -76,7 +76,9 @@ enum Verdict {
 impl Desk<'_> {
     /// Does what is asked for and can be done now.
     pub async fn work(&mut self, appender: &mut Appender) -> Result<()> {
-        if self.store.is_err() || !self.has_open() {
+        // What comes out now would stand before earlier events of its aggregate that the WAL is to bring
+        // again.
+        if self.store.is_err() || !self.has_open() || !self.has_caught_up() {
             return Ok(());
         }
         if self.polled.elapsed() >= POLL {
@@ -94,7 +96,7 @@ impl Desk<'_> {
 
     /// Whether [`Self::work`] has something to do at once.
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready.is_empty() && self.has_caught_up()
     }
 
     async fn poll(&mut self) -> Result<()> {
