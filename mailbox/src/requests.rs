@@ -1,9 +1,11 @@
 //! Requests that take effect once: a retry gets the first answer, whatever has happened since.
 //!
 //! ```text
-//!  find ─► answered before: that answer        record ─► first: commits with the effect (I1)
-//!       └► new: do it ─────────────────────────────────► another was first: roll back, find again
+//!  record ─► first: commits with the effect (I1)
+//!         └► another was: roll back; find ─► its answer
 //! ```
+//!
+//! Where a retry might be refused on account of what has happened since, find comes before as well.
 //!
 //! Ids are UUIDv7, drawn by the client before its first try. They tell their age, so an id older than what
 //! is kept is refused: executed again it would have a second effect.
@@ -112,8 +114,8 @@ impl Key {
     }
 }
 
-/// Looks for the request. To be called when the transaction holds the rows that the request changes, or
-/// it misses what the one that they were waited for has recorded.
+/// Looks for the request. Before something is decided, to be called when the transaction holds the rows
+/// that the request changes, or it misses what the one that they were waited for has recorded.
 ///
 /// # Errors
 /// Postgres refused the statement, or the connection is lost.

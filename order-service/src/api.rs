@@ -82,9 +82,6 @@ async fn cancel(
         .map_err(refused)?
         .remove(&order_id)
         .ok_or_else(|| not_found(order_id))?;
-    if let Some(first) = once::answered(&tx, request).await? {
-        return Ok(first);
-    }
     let mut changes = Changes::default();
     changes.apply(&mut order, Input::Cancel, store::now(), None);
     let answer = CancelOrderResponse {

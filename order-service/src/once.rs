@@ -31,8 +31,8 @@ pub fn request<M: Message>(
         .map_err(|why| invalid::argument(FIELD, why))
 }
 
-/// The first answer, if there was one. To be called when the transaction holds what is to change.
-pub async fn answered<M: Message + Default>(
+/// The first answer, if there was one.
+async fn answered<M: Message + Default>(
     tx: &Transaction<'_>,
     request: Option<&Key>,
 ) -> Result<Option<M>, Status> {
