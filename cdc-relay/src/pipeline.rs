@@ -20,6 +20,7 @@ use tokio::{
 };
 use tokio_postgres::types::PgLsn;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 
 use crate::{
     error::{Error, Result},
@@ -156,16 +157,11 @@ impl Pipeline {
             if let Some(end) = end {
                 self.ledger().published(end);
             }
-            ahead = match next {
-                Next::Taken(mut batch) => {
-                    desk.settle(&mut batch, appender.last_sequence()).await?;
-                    appender.append_batch(batch, self.following(desk)).await?
-                }
-                Next::Sent(sent) => {
-                    desk.pass(sent.last_row());
-                    appender.append_sent(*sent, self.following(desk)).await?
-                }
-            };
+            let span = span(appender, &next);
+            ahead = self
+                .append_one(next, appender, desk)
+                .instrument(span)
+                .await?;
             self.ledger().rows_done(rows);
             if let Some(end) = end {
                 // I2: only now, with the acknowledgement in hand.
@@ -175,6 +171,25 @@ impl Pipeline {
         }
         self.drained.cancel();
         Ok(())
+    }
+
+    /// Appends a batch, and gives the one that was sent ahead meanwhile.
+    async fn append_one(
+        &self,
+        next: Next,
+        appender: &mut Appender,
+        desk: &mut Desk<'_>,
+    ) -> Result<Option<Next>> {
+        match next {
+            Next::Taken(mut batch) => {
+                desk.settle(&mut batch, appender.last_sequence()).await?;
+                appender.append_batch(batch, self.following(desk)).await
+            }
+            Next::Sent(sent) => {
+                desk.pass(sent.last_row());
+                appender.append_sent(*sent, self.following(desk)).await
+            }
+        }
     }
 
     /// A batch that is full already, before it is asked for: unless its rows have to be looked at.
@@ -249,6 +264,17 @@ impl Pipeline {
         // One task holds it, never across a wait: a panic in it has ended that task.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// One append, for traces: how long JetStream took, and for which part of the WAL.
+fn span(appender: &Appender, next: &Next) -> Span {
+    tracing::info_span!(
+        "append",
+        stream = appender.stream(),
+        follows_sequence = appender.last_sequence(),
+        rows = next.rows(),
+        commits_until = next.end().map(tracing::field::display),
+    )
 }
 
 fn show_lag(ledger: &Progress) {

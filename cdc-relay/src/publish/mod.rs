@@ -143,6 +143,11 @@ impl Appender {
         }
     }
 
+    /// The stream that is appended to.
+    pub fn stream(&self) -> &str {
+        &self.exchange.stream
+    }
+
     /// The sequence that the next append follows.
     pub fn last_sequence(&self) -> u64 {
         self.last_sequence
