@@ -182,7 +182,7 @@ async fn first_copy(
         return Ok((0, None));
     }
     let transaction = copy::begin(sql, snapshot).await?;
-    compare::note_present(&transaction, given.nats, &config.stream, truth.messages).await?;
+    compare::note_present(&transaction, given.nats, &config.stream, truth).await?;
     let copied = copy(&transaction, given, desk).await?;
     let ended = transaction.commit().await;
     ended.map_err(|e| Error::sql(DURING, &e))?;

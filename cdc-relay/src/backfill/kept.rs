@@ -155,7 +155,7 @@ impl Held {
         // The snapshot is there as long as its connection is.
         let (snapshot, connection) = self.writer.alive_during(confirmed, exporting).await?;
         let transaction = copy::begin(sql, &snapshot).await?;
-        let noting = compare::note_present(&transaction, nats, &config.stream, truth.messages);
+        let noting = compare::note_present(&transaction, nats, &config.stream, truth);
         self.writer.alive_during(confirmed, noting).await?;
         let unread = self.note_unread(config, &transaction, snapshot.consistent_point, desk);
         let unread = unread.await?;

@@ -20,6 +20,7 @@ use crate::{
     config::StreamConfig,
     error::{Error, Result},
     quarantine,
+    stream::Truth,
     window::BATCH_RECORDS_MAX,
 };
 
@@ -51,18 +52,22 @@ pub struct Phantoms {
     pub behind_known: bool,
 }
 
-/// Notes what the stream holds, in the transaction that reads the table.
+/// How long the rest of the stream may take to come from a server of the cluster that has fallen behind: a
+/// consumer may be anywhere, and counts what it has there. Also spent where the last messages were deleted.
+const BEHIND_MAX: Duration = Duration::from_secs(5);
+
+/// Notes what the stream holds up to its end as `truth` has it, in the transaction that reads the table.
 pub async fn note_present(
     transaction: &Transaction<'_>,
     nats: &Nats,
     stream: &StreamConfig,
-    messages: u64,
+    truth: &Truth,
 ) -> Result<()> {
     let created = transaction.batch_execute(PRESENT).await;
     created.map_err(|e| Error::sql(DURING, &e))?;
     // First: what is released meanwhile is in the stream by the time that this is read.
     note_absent(transaction, nats, stream).await?;
-    if messages == 0 {
+    if truth.messages == 0 {
         return Ok(());
     }
     let found = jetstream::new(nats.clone())
@@ -79,21 +84,29 @@ pub async fn note_present(
     let messages = consumer.messages().await;
     let messages = messages.map_err(|e| Error::transient(DURING, &e))?;
     let mut chunks = messages.ready_chunks(BATCH_RECORDS_MAX);
+    let mut is_all = false;
     loop {
-        let chunk = timeout(MESSAGE_TIMEOUT, chunks.next()).await;
-        let chunk =
-            chunk.map_err(|_| Error::Transient(format!("{DURING}: the stream ended early")))?;
+        let patience = if is_all { BEHIND_MAX } else { MESSAGE_TIMEOUT };
+        let chunk = match timeout(patience, chunks.next()).await {
+            Ok(chunk) => chunk,
+            Err(_) if is_all => return Ok(()),
+            Err(_) => {
+                return Err(Error::Transient(format!(
+                    "{DURING}: the stream ended early"
+                )));
+            }
+        };
         let Some(chunk) = chunk else {
             return Ok(());
         };
         let (mut ids, mut sequences) = (Vec::with_capacity(chunk.len()), Vec::new());
-        let mut pending = 0;
+        let (mut pending, mut sequence) = (0, 0);
         for message in chunk {
             let message = message.map_err(|e| Error::transient(DURING, &e))?;
             let info = message
                 .info()
                 .map_err(|e| Error::Transient(e.to_string()))?;
-            pending = info.pending;
+            (pending, sequence) = (info.pending, info.stream_sequence);
             let headers = message.headers.as_ref();
             if let Some(id) = headers.and_then(|headers| headers.get(envelope::EVENT_ID)) {
                 ids.push(id.to_string());
@@ -102,7 +115,8 @@ pub async fn note_present(
         }
         let added = transaction.execute(ADD_PRESENT, &[&ids, &sequences]).await;
         added.map_err(|e| Error::sql(DURING, &e))?;
-        if pending == 0 {
+        is_all = pending == 0;
+        if is_all && sequence >= truth.last_sequence {
             return Ok(());
         }
     }

@@ -65,7 +65,7 @@ pub async fn report(config: &Config, nats: &Nats, after: Option<&str>) -> Result
     if let Some(after) = after {
         truth.removed = Removed::UpToId(after.to_owned());
     }
-    compare::note_present(&transaction, nats, &config.stream, truth.messages).await?;
+    compare::note_present(&transaction, nats, &config.stream, &truth).await?;
     let table = config.source.table.quoted();
     let id = format!("o.{}", quote(&config.columns.id));
     let outbox = Outbox {

@@ -105,7 +105,7 @@ pub async fn compare(
     transaction: &Transaction<'_>,
 ) -> Result<Verdict> {
     let truth = read_truth(nats, &config.stream, Missing::Heal).await?;
-    compare::note_present(transaction, nats, &config.stream, truth.messages).await?;
+    compare::note_present(transaction, nats, &config.stream, &truth).await?;
     let table = config.source.table.quoted();
     let id = format!("o.{}", quote(&config.columns.id));
     let outbox = Outbox {
