@@ -11,8 +11,8 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use harness::{Guard, Nats, Postgres, Process, eventually, tools};
-use rig::{DATABASE, OUTBOX, Rig, SLOT, SOON, load};
+use harness::{Guard, Nats, Postgres, eventually, tools};
+use rig::{DATABASE, OUTBOX, Rig, SLOT, SOON, load, says};
 use tokio::task::JoinSet;
 
 const STANDBY: &str = "standby";
@@ -61,14 +61,6 @@ async fn promoted(rig: Rig, standby: Postgres) -> Result<Rig> {
         postgres: standby,
         ..rig
     })
-}
-
-async fn says(relay: &Process, text: &str) -> Result<()> {
-    eventually(&format!("the relay to say `{text}`"), SOON, async || {
-        ensure!(relay.log().text().contains(text), "{}", relay.log().tail());
-        Ok(Some(()))
-    })
-    .await
 }
 
 #[tokio::test]

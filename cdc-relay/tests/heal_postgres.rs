@@ -6,15 +6,7 @@ use std::collections::HashSet;
 
 use anyhow::{Context as _, Result, ensure};
 use harness::{Process, eventually};
-use rig::{DATABASE, Rig, SLOT, SOON, Stored};
-
-async fn says(relay: &Process, text: &str) -> Result<()> {
-    eventually(&format!("the relay to say `{text}`"), SOON, async || {
-        ensure!(relay.log().text().contains(text), "{}", relay.log().tail());
-        Ok(Some(()))
-    })
-    .await
-}
+use rig::{DATABASE, Rig, SLOT, SOON, Stored, says};
 
 /// A row's place in the outbox and in the stream is its payload here.
 fn payloads(stored: &[Stored]) -> Vec<&str> {

@@ -8,15 +8,7 @@ use async_nats::jetstream::{self, consumer::pull};
 use futures_util::StreamExt as _;
 use harness::{Process, eventually};
 use mailbox::envelope::{EVENT_ID, POSITION};
-use rig::{Rig, SOON, STREAM, Stored};
-
-async fn says(relay: &Process, text: &str) -> Result<()> {
-    eventually(&format!("the relay to say `{text}`"), SOON, async || {
-        ensure!(relay.log().text().contains(text), "{}", relay.log().tail());
-        Ok(Some(()))
-    })
-    .await
-}
+use rig::{Rig, SOON, STREAM, Stored, says};
 
 fn payloads(stored: &[Stored]) -> Vec<&str> {
     stored.iter().map(|one| one.payload.as_str()).collect()

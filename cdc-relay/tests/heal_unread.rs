@@ -7,8 +7,8 @@ use std::{collections::HashSet, time::Duration};
 
 use anyhow::{Result, ensure};
 use async_nats::jetstream;
-use harness::{Process, eventually};
-use rig::{Rig, SLOT, SOON, STREAM, Stored};
+use harness::eventually;
+use rig::{Rig, SLOT, SOON, STREAM, Stored, says};
 
 /// So little memory that a large transaction is streamed before it ends.
 const STREAMED: (&str, &str) = ("logical_decoding_work_mem", "64kB");
@@ -17,14 +17,6 @@ const TABLELESS: (&str, &str) = ("CDC_MESSAGE_PREFIX", "outbox");
 
 /// Rows of the large transaction.
 const LARGE: usize = 3000;
-
-async fn says(relay: &Process, text: &str) -> Result<()> {
-    eventually(&format!("the relay to say `{text}`"), SOON, async || {
-        ensure!(relay.log().text().contains(text), "{}", relay.log().tail());
-        Ok(Some(()))
-    })
-    .await
-}
 
 fn payloads(stored: &[Stored]) -> Vec<&str> {
     stored.iter().map(|one| one.payload.as_str()).collect()

@@ -4,18 +4,10 @@
 mod rig;
 
 use anyhow::{Context as _, Result, ensure};
-use harness::{Process, eventually};
-use rig::{Rig, SLOT, SOON, Stored};
+use harness::eventually;
+use rig::{Rig, SLOT, SOON, Stored, says};
 
 const TABLELESS: (&str, &str) = ("CDC_MESSAGE_PREFIX", "outbox");
-
-async fn says(relay: &Process, text: &str) -> Result<()> {
-    eventually(&format!("the relay to say `{text}`"), SOON, async || {
-        ensure!(relay.log().text().contains(text), "{}", relay.log().tail());
-        Ok(Some(()))
-    })
-    .await
-}
 
 /// An event of this id, as the content of a message.
 fn event(id: &str) -> String {

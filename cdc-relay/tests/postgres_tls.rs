@@ -24,7 +24,7 @@ use harness::{
     certificates::{Authority, Identity},
     eventually,
 };
-use rig::{DATABASE, Rig, SOON, load};
+use rig::{DATABASE, Rig, SOON, load, says};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
     net::TcpListener,
@@ -61,15 +61,6 @@ fn url(rig: &Rig, host: &str, parameters: &str) -> String {
 
 fn relay(rig: &Rig, host: &str, parameters: &str) -> Result<Process> {
     rig.relay_with("relay", &[("DATABASE_URL", &url(rig, host, parameters))])
-}
-
-/// Awaits a line of the relay's log.
-async fn says(relay: &Process, text: &str) -> Result<()> {
-    eventually(&format!("the relay to say `{text}`"), SOON, async || {
-        ensure!(relay.log().text().contains(text), "{}", relay.log().tail());
-        Ok(Some(()))
-    })
-    .await
 }
 
 /// Whether the relay's connections, one for replication among them, are encrypted, all or none.

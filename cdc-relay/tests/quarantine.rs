@@ -5,32 +5,15 @@ mod rig;
 
 use anyhow::{Context as _, Result, ensure};
 use async_nats::Client;
-use cdc_relay::quarantine::{self, Action, Listed, Request, Role, Row, Settings, Store};
+use cdc_relay::quarantine::{self, Action, Listed, Request, Role, Row};
 use harness::eventually;
 use mailbox::envelope::{POSITION, QUARANTINE, RESUME};
-use rig::{Rig, SOON, STREAM};
+use rig::{
+    Rig, SOON, STREAM,
+    quarantine::{open, store},
+};
 
 const HUGE: &str = "repeat('x', 2000000)";
-
-fn settings() -> Settings {
-    Settings {
-        stream: STREAM.to_owned(),
-        quarantine: format!("{STREAM}_QUARANTINE"),
-        replicas: 1,
-        create: false,
-    }
-}
-
-async fn store(client: &Client) -> Result<Store> {
-    let found = quarantine::find(client, &settings()).await?;
-    found.context("there is no quarantine")
-}
-
-/// What waits in quarantine.
-async fn open(client: &Client) -> Result<Vec<Listed>> {
-    let list = store(client).await?.list(|_, meta| meta.is_open()).await?;
-    Ok(list.items)
-}
 
 /// Inserts a row of an aggregate; `payload` is SQL.
 async fn row(rig: &Rig, aggregate: &str, payload: &str) -> Result<()> {

@@ -10,33 +10,20 @@ use async_nats::{
     Client,
     jetstream::{self, consumer::pull::OrderedConfig},
 };
-use cdc_relay::quarantine::{self, Action, Decision, Fix, Listed, Request, Settings, Store};
 use futures_util::StreamExt as _;
 use harness::eventually;
 use mailbox::envelope::{AGGREGATE_ID, EVENT_ID};
-use rig::{SOON, STREAM, stage::Stage};
+use rig::{
+    SOON, STREAM,
+    quarantine::{open, release_all},
+    stage::Stage,
+};
 use tokio::time::{interval, sleep};
 
 const QUARANTINE: &str = "EVENTS_QUARANTINE";
 
 /// Rows of a round, of four aggregates; every ninth cannot be published.
 const ROWS: u64 = 60;
-
-async fn store(client: &Client) -> Result<Store> {
-    let settings = Settings {
-        stream: STREAM.to_owned(),
-        quarantine: QUARANTINE.to_owned(),
-        replicas: 3,
-        create: false,
-    };
-    let found = quarantine::find(client, &settings).await?;
-    found.context("there is no quarantine")
-}
-
-async fn open(client: &Client) -> Result<Vec<Listed>> {
-    let list = store(client).await?.list(|_, meta| meta.is_open()).await?;
-    Ok(list.items)
-}
 
 /// Id, aggregate and number of all that the stream holds.
 async fn stored(client: &Client) -> Result<Vec<(String, String, u64)>> {
@@ -105,28 +92,6 @@ async fn whole(client: &Client, rows: u64) -> Result<usize> {
         Ok(Some(open.len()))
     })
     .await
-}
-
-async fn release_all(client: &Client) -> Result<usize> {
-    let store = store(client).await?;
-    let open = open(client).await?;
-    for item in open
-        .iter()
-        .filter(|item| item.blocks() && item.request.is_none())
-    {
-        let fix = Fix {
-            event_type: Some("Mended".to_owned()),
-            ..Fix::default()
-        };
-        store.mend(&item.place, fix).await?;
-        let request = Request {
-            action: Action::Release,
-            decision: Decision::default(),
-            refused: None,
-        };
-        store.ask(&item.place, &request).await?;
-    }
-    Ok(open.len())
 }
 
 #[tokio::test]

@@ -8,21 +8,13 @@ use async_nats::{
     header::{NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID},
     jetstream,
 };
-use cdc_relay::quarantine::{self, Action, Decision, Listed, Request, Settings, State, Store};
+use cdc_relay::quarantine::{Action, Listed, State};
 use harness::eventually;
 use mailbox::envelope::POSITION;
-use rig::{Rig, SOON, STREAM};
-
-async fn store(client: &Client) -> Result<Store> {
-    let settings = Settings {
-        stream: STREAM.to_owned(),
-        quarantine: format!("{STREAM}_QUARANTINE"),
-        replicas: 1,
-        create: false,
-    };
-    let found = quarantine::find(client, &settings).await?;
-    found.context("there is no quarantine")
-}
+use rig::{
+    Rig, SOON,
+    quarantine::{ask, store},
+};
 
 async fn items(client: &Client, state: State, count: usize) -> Result<Vec<Listed>> {
     eventually("so many items of the state", SOON, async || {
@@ -50,19 +42,6 @@ async fn late_append(
     let sent = jetstream.publish_with_headers("events.Made", headers, payload.into());
     sent.await?.await?;
     Ok(())
-}
-
-async fn ask(client: &Client, item: &Listed, action: Action) -> Result<()> {
-    let request = Request {
-        action,
-        decision: Decision::default(),
-        refused: None,
-    };
-    store(client)
-        .await?
-        .ask(&item.place, &request)
-        .await
-        .map_err(Into::into)
 }
 
 #[tokio::test]

@@ -7,13 +7,16 @@ use std::{collections::HashMap, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use async_nats::{Client, HeaderMap, jetstream};
-use cdc_relay::quarantine::{self, Action, Decision, Fix, Request, Settings, Store};
+use cdc_relay::quarantine::{self};
 use harness::eventually;
 use mailbox::envelope::{
     AGGREGATE_ID, AGGREGATE_TYPE, EVENT_ID, EVENT_TYPE, POSITION, QUARANTINE, RESUME,
 };
 use rand::RngExt as _;
-use rig::{DATABASE, Rig, SOON, STREAM, Stored};
+use rig::{
+    DATABASE, Rig, SOON, STREAM, Stored,
+    quarantine::{release_all, store},
+};
 use tokio::{
     task::JoinHandle,
     time::{interval, sleep},
@@ -21,40 +24,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 const AGGREGATES: usize = 7;
-
-async fn store(client: &Client) -> Result<Store> {
-    let settings = Settings {
-        stream: STREAM.to_owned(),
-        quarantine: format!("{STREAM}_QUARANTINE"),
-        replicas: 1,
-        create: false,
-    };
-    let found = quarantine::find(client, &settings).await?;
-    found.context("there is no quarantine")
-}
-
-/// Mends and releases whatever blocks; returns how many items are open.
-async fn release_all(client: &Client) -> Result<usize> {
-    let store = store(client).await?;
-    let open = store.list(|_, meta| meta.is_open()).await?.items;
-    for item in open.iter().filter(|item| item.blocks()) {
-        if item.request.is_some() {
-            continue;
-        }
-        let fix = Fix {
-            event_type: Some("Mended".to_owned()),
-            ..Fix::default()
-        };
-        store.mend(&item.place, fix).await?;
-        let request = Request {
-            action: Action::Release,
-            decision: Decision::default(),
-            refused: None,
-        };
-        store.ask(&item.place, &request).await?;
-    }
-    Ok(open.len())
-}
 
 /// Writes rows of some aggregates, numbered within each; every ninth cannot be published.
 fn writer(url: String, stop: CancellationToken) -> JoinHandle<Result<()>> {

@@ -2,18 +2,9 @@
 
 mod rig;
 
-use anyhow::{Result, ensure};
-use harness::{Process, eventually};
-use rig::{DATABASE, Rig, SLOT, SOON};
-
-/// Awaits a line of the relay's log.
-async fn says(relay: &Process, text: &str) -> Result<()> {
-    eventually(&format!("the relay to say `{text}`"), SOON, async || {
-        ensure!(relay.log().text().contains(text), "{}", relay.log().tail());
-        Ok(Some(()))
-    })
-    .await
-}
+use anyhow::Result;
+use harness::eventually;
+use rig::{DATABASE, Rig, SLOT, SOON, says};
 
 #[tokio::test]
 async fn a_server_without_logical_wal_is_told_how_to_get_it() -> Result<()> {

@@ -3,8 +3,8 @@
 mod rig;
 
 use anyhow::{Result, ensure};
-use harness::{Process, eventually};
-use rig::{DATABASE, Rig, SOON};
+use harness::eventually;
+use rig::{DATABASE, Rig, SOON, says};
 
 const HOUR: i64 = 3600;
 
@@ -34,14 +34,6 @@ async fn left(rig: &Rig, expected: &[&str]) -> Result<()> {
         let rows = rig.sql.query(query, &[]).await?;
         let found: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         ensure!(found == expected, "{found:?}");
-        Ok(Some(()))
-    })
-    .await
-}
-
-async fn says(relay: &Process, text: &str) -> Result<()> {
-    eventually(&format!("the relay to say `{text}`"), SOON, async || {
-        ensure!(relay.log().text().contains(text), "{}", relay.log().tail());
         Ok(Some(()))
     })
     .await

@@ -3,21 +3,12 @@
 
 mod rig;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use async_nats::jetstream::{
     self,
     stream::{Compression, Config, DiscardPolicy, RetentionPolicy, StorageType},
 };
-use harness::{Process, eventually};
-use rig::{Rig, SOON, STREAM};
-
-async fn says(relay: &Process, text: &str) -> Result<()> {
-    eventually(&format!("the relay to say `{text}`"), SOON, async || {
-        ensure!(relay.log().text().contains(text), "{}", relay.log().tail());
-        Ok(Some(()))
-    })
-    .await
-}
+use rig::{Rig, STREAM, says};
 
 async fn made(rig: &Rig, config: Config) -> Result<jetstream::stream::Stream> {
     let jetstream = jetstream::new(rig.nats.client().await?);

@@ -2,10 +2,10 @@
 
 mod rig;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use async_nats::jetstream;
-use harness::{Process, eventually};
-use rig::{Rig, SOON, STREAM};
+use harness::eventually;
+use rig::{Rig, SOON, STREAM, says};
 
 /// A mapped id without a unique constraint.
 const TABLE: &str = "
@@ -22,14 +22,6 @@ async fn insert(rig: &Rig, id: &str, payload: &str) -> Result<()> {
     let row = "INSERT INTO outbox (id, payload) VALUES ($1::text::uuid, convert_to($2, 'UTF8'))";
     rig.sql.execute(row, &[&id, &payload]).await?;
     Ok(())
-}
-
-async fn says(relay: &Process, text: &str) -> Result<()> {
-    eventually(&format!("the relay to say `{text}`"), SOON, async || {
-        ensure!(relay.log().text().contains(text), "{}", relay.log().tail());
-        Ok(Some(()))
-    })
-    .await
 }
 
 async fn payloads(rig: &Rig) -> Result<Vec<String>> {

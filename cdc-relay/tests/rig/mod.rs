@@ -10,6 +10,7 @@ pub mod draw;
 pub mod fault;
 pub mod game;
 pub mod oracle;
+pub mod quarantine;
 pub mod stage;
 
 use std::{
@@ -248,6 +249,15 @@ impl Rig {
             .await?;
         Ok(row.get(0))
     }
+}
+
+/// Waits until the relay's log has this text.
+pub async fn says(relay: &Process, text: &str) -> Result<()> {
+    eventually(&format!("the relay to say `{text}`"), SOON, async || {
+        ensure!(relay.log().text().contains(text), "{}", relay.log().tail());
+        Ok(Some(()))
+    })
+    .await
 }
 
 pub async fn insert(sql: &Client, payload: &str) -> Result<()> {
