@@ -10,10 +10,12 @@ use async_nats::{
 };
 use mailbox::envelope;
 
+mod headers;
 mod look;
 mod settings;
 
 pub use self::{
+    headers::Headers,
     look::{Look, look},
     settings::{differences, unsuitable},
 };

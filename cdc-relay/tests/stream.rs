@@ -3,11 +3,12 @@
 
 mod rig;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use async_nats::jetstream::{
     self,
     stream::{Compression, Config, DiscardPolicy, RetentionPolicy, StorageType},
 };
+use cdc_relay::stream::Headers;
 use rig::{Rig, STREAM, says};
 
 async fn made(rig: &Rig, config: Config) -> Result<jetstream::stream::Stream> {
@@ -149,5 +150,33 @@ async fn a_stream_less_safe_than_asked_for_is_served_and_told() -> Result<()> {
     rig.insert(&"x".repeat(20_001)).await?;
     says(&relay, "raise the stream's `max_msg_size`").await?;
     assert_eq!(rig.count().await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn reading_goes_on_to_the_leaders_end_whatever_the_consumer_counts() -> Result<()> {
+    let rig = Rig::start().await?;
+    let stream = made(&rig, stream()).await?;
+    let jetstream = jetstream::new(rig.nats.client().await?);
+    let publish = async |subject: &'static str| -> Result<u64> {
+        let stored = jetstream.publish(subject, "".into()).await?;
+        Ok(stored.await?.sequence)
+    };
+    let filters = vec!["events.a".to_owned(), "events.b".to_owned()];
+    // As on a server that has fallen behind, the consumer counts nothing pending when it is made.
+    let mut headers = Headers::behind(&stream, 0, filters, "test").await?;
+    for subject in ["events.a", "events.b"] {
+        let sequence = publish(subject).await?;
+        let read = headers.next().await?;
+        ensure!(
+            read.is_some_and(|(at, _)| at == sequence),
+            "{subject} was not read"
+        );
+    }
+    publish("events.other").await?;
+    ensure!(
+        headers.next().await?.is_none(),
+        "the filters are not kept to"
+    );
     Ok(())
 }

@@ -1,18 +1,8 @@
 //! The table against the stream, inside Postgres: the ids that the stream holds go into a temporary
 //! table, and the relay's own memory stays small whatever the two hold (I12).
 
-use std::time::Duration;
-
-use async_nats::{
-    Client as Nats,
-    jetstream::{
-        self,
-        consumer::{DeliverPolicy, pull::OrderedConfig},
-    },
-};
-use futures_util::StreamExt as _;
+use async_nats::{Client as Nats, jetstream};
 use mailbox::envelope;
-use tokio::time::timeout;
 use tokio_postgres::Transaction;
 
 use super::floor::{Removed, least_uuid};
@@ -20,14 +10,11 @@ use crate::{
     config::StreamConfig,
     error::{Error, Result},
     quarantine,
-    stream::Truth,
+    stream::{Headers, Truth},
     window::BATCH_RECORDS_MAX,
 };
 
 const DURING: &str = "compare the table with the stream";
-
-/// How long the next of the stream's messages may take: its last ones may have expired meanwhile.
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 const PRESENT: &str = "\
     CREATE TEMPORARY TABLE present (id text PRIMARY KEY, sequence bigint NOT NULL) ON COMMIT DROP";
@@ -52,10 +39,6 @@ pub struct Phantoms {
     pub behind_known: bool,
 }
 
-/// How long the rest of the stream may take to come from a server of the cluster that has fallen behind: a
-/// consumer may be anywhere, and counts what it has there. Also spent where the last messages were deleted.
-const BEHIND_MAX: Duration = Duration::from_secs(5);
-
 /// Notes what the stream holds up to its end as `truth` has it, in the transaction that reads the table.
 pub async fn note_present(
     transaction: &Transaction<'_>,
@@ -74,52 +57,29 @@ pub async fn note_present(
         .get_stream_no_info(&stream.name)
         .await;
     let found = found.map_err(|e| Error::transient(DURING, &e))?;
-    let config = OrderedConfig {
-        deliver_policy: DeliverPolicy::All,
-        headers_only: true,
-        ..OrderedConfig::default()
-    };
-    let consumer = found.create_consumer(config).await;
-    let consumer = consumer.map_err(|e| Error::transient(DURING, &e))?;
-    let messages = consumer.messages().await;
-    let messages = messages.map_err(|e| Error::transient(DURING, &e))?;
-    let mut chunks = messages.ready_chunks(BATCH_RECORDS_MAX);
-    let mut is_all = false;
-    loop {
-        let patience = if is_all { BEHIND_MAX } else { MESSAGE_TIMEOUT };
-        let chunk = match timeout(patience, chunks.next()).await {
-            Ok(chunk) => chunk,
-            Err(_) if is_all => return Ok(()),
-            Err(_) => {
-                return Err(Error::Transient(format!(
-                    "{DURING}: the stream ended early"
-                )));
+    let mut headers = Headers::behind(&found, 0, Vec::new(), DURING).await?;
+    let (mut ids, mut sequences) = (Vec::new(), Vec::new());
+    let mut is_end = false;
+    while !is_end {
+        match headers.next().await? {
+            Some((sequence, message)) => {
+                let id = message.headers.as_ref();
+                if let Some(id) = id.and_then(|headers| headers.get(envelope::EVENT_ID)) {
+                    ids.push(id.to_string());
+                    sequences.push(i64::try_from(sequence).unwrap_or(i64::MAX));
+                }
+                is_end = sequence >= truth.last_sequence;
             }
-        };
-        let Some(chunk) = chunk else {
-            return Ok(());
-        };
-        let (mut ids, mut sequences) = (Vec::with_capacity(chunk.len()), Vec::new());
-        let (mut pending, mut sequence) = (0, 0);
-        for message in chunk {
-            let message = message.map_err(|e| Error::transient(DURING, &e))?;
-            let info = message
-                .info()
-                .map_err(|e| Error::Transient(e.to_string()))?;
-            (pending, sequence) = (info.pending, info.stream_sequence);
-            let headers = message.headers.as_ref();
-            if let Some(id) = headers.and_then(|headers| headers.get(envelope::EVENT_ID)) {
-                ids.push(id.to_string());
-                sequences.push(i64::try_from(info.stream_sequence).unwrap_or(i64::MAX));
-            }
+            None => is_end = true,
         }
-        let added = transaction.execute(ADD_PRESENT, &[&ids, &sequences]).await;
-        added.map_err(|e| Error::sql(DURING, &e))?;
-        is_all = pending == 0;
-        if is_all && sequence >= truth.last_sequence {
-            return Ok(());
+        if is_end || ids.len() >= BATCH_RECORDS_MAX {
+            let added = transaction.execute(ADD_PRESENT, &[&ids, &sequences]).await;
+            added.map_err(|e| Error::sql(DURING, &e))?;
+            ids.clear();
+            sequences.clear();
         }
     }
+    Ok(())
 }
 
 /// Notes events that the stream lacks on purpose: they are in quarantine, or were discarded there.

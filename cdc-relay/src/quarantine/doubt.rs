@@ -9,26 +9,19 @@
 //! that can be published, by another configuration or other limits. It had one append on its way, so what it
 //! stored stands right behind the sequence that the item names.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
-use async_nats::jetstream::{
-    self,
-    consumer::{DeliverPolicy, pull::OrderedConfig},
-};
-use futures_util::StreamExt as _;
+use async_nats::jetstream;
 use mailbox::envelope::{self, Position};
-use tokio::time::timeout;
 
 use super::item::Meta;
 use crate::{
     error::{Error, Result},
+    stream::Headers,
     window::BATCH_RECORDS_MAX,
 };
 
 const DURING: &str = "look whether an item of the quarantine stands in the stream";
-
-/// How long the next message may take: the last ones may have expired meanwhile.
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What stands right behind a place of the stream, as much as one append takes (I12). The items of a
 /// session's beginning share it.
@@ -74,31 +67,8 @@ impl Behind {
             .await;
         let found = found.map_err(|e| Error::transient(DURING, &e))?;
         let end = after.saturating_add(BATCH_RECORDS_MAX as u64);
-        let config = OrderedConfig {
-            deliver_policy: DeliverPolicy::ByStartSequence {
-                start_sequence: after + 1,
-            },
-            headers_only: true,
-            ..OrderedConfig::default()
-        };
-        let consumer = found.create_consumer(config).await;
-        let mut consumer = consumer.map_err(|e| Error::transient(DURING, &e))?;
-        let info = consumer.info().await;
-        if info.map_err(|e| Error::transient(DURING, &e))?.num_pending == 0 {
-            return Ok(());
-        }
-        let messages = consumer.messages().await;
-        let mut messages = messages.map_err(|e| Error::transient(DURING, &e))?;
-        loop {
-            let next = timeout(MESSAGE_TIMEOUT, messages.next()).await;
-            let next =
-                next.map_err(|_| Error::Transient(format!("{DURING}: the stream ended early")))?;
-            let Some(message) = next else { return Ok(()) };
-            let message = message.map_err(|e| Error::transient(DURING, &e))?;
-            let info = message
-                .info()
-                .map_err(|e| Error::Transient(e.to_string()))?;
-            let (sequence, pending) = (info.stream_sequence, info.pending);
+        let mut headers = Headers::behind(&found, after, Vec::new(), DURING).await?;
+        while let Some((sequence, message)) = headers.next().await? {
             if sequence > end {
                 return Ok(());
             }
@@ -111,9 +81,7 @@ impl Behind {
                     self.positions.insert(place(position), sequence);
                 }
             }
-            if pending == 0 {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 }

@@ -1,18 +1,8 @@
 //! Everything in quarantine, for people to look at.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fmt,
-    time::Duration,
-};
+use std::collections::{BTreeMap, HashMap};
 
-use async_nats::HeaderMap;
-use async_nats::jetstream::consumer::{
-    DeliverPolicy,
-    pull::{Ordered, OrderedConfig},
-};
-use futures_util::StreamExt as _;
-use tokio::time::timeout;
+use async_nats::{HeaderMap, jetstream::stream::Info};
 
 use super::{
     holds::HELD_MAX,
@@ -21,10 +11,7 @@ use super::{
     request::{Request, read_request},
     store::Store,
 };
-use crate::error::{Error, Result};
-
-/// How long the next message may take: the last ones may have been replaced meanwhile.
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::{error::Result, stream::Headers};
 
 const DURING: &str = "list the quarantine";
 
@@ -59,51 +46,18 @@ pub struct List {
 const CHUNK: usize = 1000;
 
 /// Goes through the messages on some subjects.
-pub struct Walk {
-    messages: Ordered,
-    pending: u64,
-}
+#[derive(Debug)]
+pub struct Walk<'a>(Headers<'a, Info>);
 
-impl fmt::Debug for Walk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Walk")
-            .field("pending", &self.pending)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Walk {
-    async fn over(store: &Store, filter_subjects: Vec<String>) -> Result<Self> {
-        let config = OrderedConfig {
-            deliver_policy: DeliverPolicy::All,
-            filter_subjects,
-            headers_only: true,
-            ..OrderedConfig::default()
-        };
-        let consumer = store.stream().create_consumer(config).await;
-        let mut consumer = consumer.map_err(|e| Error::transient(DURING, &e))?;
-        let info = consumer.info().await;
-        let pending = info.map_err(|e| Error::transient(DURING, &e))?.num_pending;
-        let messages = consumer.messages().await;
-        let messages = messages.map_err(|e| Error::transient(DURING, &e))?;
-        Ok(Self { messages, pending })
+impl<'a> Walk<'a> {
+    async fn over(store: &'a Store, filters: Vec<String>) -> Result<Self> {
+        let headers = Headers::behind(store.stream(), 0, filters, DURING).await;
+        headers.map(Self)
     }
 
     /// Sequence, place and headers of the next message.
     async fn next(&mut self) -> Result<Option<(u64, Place, HeaderMap)>> {
-        while self.pending > 0 {
-            let next = timeout(MESSAGE_TIMEOUT, self.messages.next()).await;
-            let next =
-                next.map_err(|_| Error::Transient(format!("{DURING}: the stream ended early")))?;
-            let Some(message) = next else {
-                return Ok(None);
-            };
-            let message = message.map_err(|e| Error::transient(DURING, &e))?;
-            let info = message
-                .info()
-                .map_err(|e| Error::Transient(e.to_string()))?;
-            self.pending = info.pending;
-            let at = info.stream_sequence;
+        while let Some((at, message)) = self.0.next().await? {
             if let (Some(place), Some(headers)) = (Place::parse(&message.subject), &message.headers)
             {
                 return Ok(Some((at, place, headers.clone())));
@@ -130,7 +84,7 @@ impl Walk {
 
 impl Store {
     /// Goes through all items.
-    pub async fn walk(&self) -> Result<Walk> {
+    pub async fn walk(&self) -> Result<Walk<'_>> {
         Walk::over(self, vec![self.subjects().items()]).await
     }
 
