@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod contract;
 mod demo;
 mod fuzz;
 mod request;
@@ -41,6 +42,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Checks format, lints, dependencies, the tree's own rules, and the protobuf contracts
     Check(check::Arguments),
+    /// Adds to proto/contract.txt what the .proto files newly promise; refuses breaking changes
+    Contract(contract::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Contract(arguments) => contract::run(&arguments),
     };
     report(outcome)
 }

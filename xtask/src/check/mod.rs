@@ -27,7 +27,7 @@ enum Part {
     Tidy,
     /// docs/configuration.md against the binaries' --help
     Configuration,
-    /// buf lint
+    /// proto/contract.txt against the .proto files, and buf lint
     Contracts,
     /// cargo-deny: licences, sources, duplicates, advisories
     Dependencies,
