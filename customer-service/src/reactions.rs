@@ -7,7 +7,7 @@
 //! key of `reservations` would then stand between that order and a second answer.
 //!
 //! What a newer version would read, this one leaves for it: during a rolling upgrade both share one
-//! consumer, and a dead letter is final.
+//! consumer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -158,7 +158,7 @@ fn read(events: &[Claimed]) -> Result<Vec<Event>, Failure> {
     let told: Result<_, _> = events.iter().map(read).collect();
     told.map_err(|unreadable| match unreadable {
         // A newer version asked the common consumer for it, and reads it.
-        wire::Unreadable::Type(_) => Failure::Transient(Box::new(unreadable)),
+        wire::Unreadable::Type(_) => Failure::Unknown(unreadable.to_string()),
         wire::Unreadable::Protobuf(..) | wire::Unreadable::Field(..) => {
             Failure::Definite(unreadable.to_string())
         }

@@ -3,8 +3,8 @@
 //! ```text
 //!  durable ─► fetch ─► attempt: BEGIN · claim · handle · COMMIT ─► ack
 //!     ▲         │         │
-//!     └─ lost ──┘         └─ failed: one by one ─► definite:  dead letter, then terminate
-//!                                                └► transient: deliver again, later
+//!     └─ lost ──┘         └─ failed: by halves ─► definite:  dead letter, then terminate
+//!                                               └► transient: deliver again, later
 //! ```
 //!
 //! Danger: an acknowledgement before the commit loses the event when the commit fails (I4), and a
@@ -15,6 +15,7 @@
 //! roughly in stream order, but what failed comes later, and replicas overtake each other.
 
 mod attempt;
+mod batch;
 mod config;
 mod durable;
 mod failure;
@@ -56,15 +57,17 @@ const RECONNECT_LONGEST: Duration = Duration::from_secs(2);
 /// the transaction that claimed them. All that it does in `tx` commits with the claims, or not at all
 /// (I4). It must not touch anything outside of `tx`: what cannot be rolled back would be done again.
 ///
-/// When it fails for several events, each is handed to it again alone. So failing for the whole batch
-/// on account of one event is right, and nothing else needs to be found out about which it was.
+/// When it fails for several events, they are handed to it again by halves, until the one that fails
+/// stands alone. So failing for the whole batch on account of one event is right, and nothing else needs
+/// to be found out about which it was.
 ///
 /// It is called concurrently by replicas, and has a quarter of [`Config::ack_wait`] to finish.
 pub trait Handler: Send + Sync + 'static {
     /// Applies `events` (never empty) in `tx`.
     ///
     /// # Errors
-    /// [`Failure::Definite`] sends the event to the dead letters, [`Failure::Transient`] tries again.
+    /// [`Failure::Definite`] sends the event to the dead letters, [`Failure::Transient`] tries again, and
+    /// [`Failure::Unknown`] does that for a while first.
     fn handle(
         &self,
         tx: &Transaction<'_>,

@@ -21,7 +21,7 @@ pub(crate) fn describe() {
     );
     describe_counter!(
         BATCHES_FAILED,
-        "Batches whose transaction failed, by the failure's kind; their events are applied one by one"
+        "Batches, and parts of them, whose transaction failed, by the failure's kind; their events are applied in smaller parts"
     );
     describe_counter!(DEAD_LETTERS, "Events set aside as dead letters");
     describe_histogram!(BATCH_SIZE, Unit::Count, "Messages in a batch");

@@ -57,7 +57,7 @@ fn read(events: &[Claimed]) -> Result<Vec<(OrderId, Answer)>, Failure> {
     let answers: Result<_, _> = events.iter().map(read).collect();
     answers.map_err(|unreadable| match unreadable {
         // A newer version asked the common consumer for it, and reads it.
-        wire::Unreadable::Type(_) => Failure::Transient(Box::new(unreadable)),
+        wire::Unreadable::Type(_) => Failure::Unknown(unreadable.to_string()),
         wire::Unreadable::Protobuf(..) | wire::Unreadable::Field(..) => {
             Failure::Definite(unreadable.to_string())
         }

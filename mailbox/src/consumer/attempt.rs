@@ -17,7 +17,7 @@ use crate::inbox::{self, Claimed, Delivery};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why an attempt failed. The first two concern its events, the last one concerns none.
+/// Why an attempt failed. The first three concern its events, the last one concerns none.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Setback {
     /// The handler, or Postgres, refuses the events.
@@ -27,6 +27,12 @@ pub(super) enum Setback {
     /// events, only repetition tells.
     #[error("{0}")]
     Fault(String),
+    /// This version does not know what the events are; another one may.
+    #[error("{0}")]
+    Unknown(String),
+    /// It was given up because of the time that it took.
+    #[error("not finished within {0:?}")]
+    Late(Duration),
     /// Another attempt may succeed.
     #[error("{}", chain(.0.as_ref()))]
     Transient(BoxError),
@@ -40,21 +46,40 @@ impl Setback {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Definite(_) => "definite",
-            Self::Fault(_) | Self::Transient(_) | Self::Unavailable(_) => "transient",
+            _ => "transient",
         }
+    }
+
+    /// Another transaction was in the way, and has ended or will soon: the same events may succeed as
+    /// they are.
+    pub(super) fn is_conflict(&self) -> bool {
+        self.state().is_some_and(|state| {
+            state.code().starts_with("40") || *state == SqlState::LOCK_NOT_AVAILABLE
+        })
+    }
+
+    /// Time ran out, here or in Postgres.
+    pub(super) fn is_late(&self) -> bool {
+        matches!(self, Self::Late(_))
+            || self
+                .state()
+                .is_some_and(|state| *state == SqlState::QUERY_CANCELED)
     }
 
     /// A server that shuts down says so before it closes the connection.
     fn is_farewell(&self) -> bool {
+        self.state().is_some_and(|state| {
+            *state == SqlState::ADMIN_SHUTDOWN || *state == SqlState::CRASH_SHUTDOWN
+        })
+    }
+
+    /// What Postgres said, if it was Postgres, and what it said passes.
+    fn state(&self) -> Option<&SqlState> {
         let Self::Transient(error) = self else {
-            return false;
+            return None;
         };
         let postgres = error.downcast_ref::<tokio_postgres::Error>();
-        postgres
-            .and_then(tokio_postgres::Error::code)
-            .is_some_and(|state| {
-                *state == SqlState::ADMIN_SHUTDOWN || *state == SqlState::CRASH_SHUTDOWN
-            })
+        postgres.and_then(tokio_postgres::Error::code)
     }
 }
 
@@ -62,6 +87,7 @@ impl From<Failure> for Setback {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Definite(reason) => Self::Definite(reason),
+            Failure::Unknown(reason) => Self::Unknown(reason),
             Failure::Transient(error) => Self::Transient(error),
         }
     }
@@ -104,9 +130,7 @@ pub(super) async fn attempt<H: Handler>(
             // it waits for a lock: what ends the transaction, and its claims, is the time limit on
             // statements.
             drop(Object::take(client));
-            Err(Setback::Transient(
-                format!("not finished within {within:?}").into(),
-            ))
+            Err(Setback::Late(within))
         }
     }
 }

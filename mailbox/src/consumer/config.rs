@@ -17,6 +17,10 @@ const ACK_WAIT_DEFAULT: Duration = Duration::from_secs(60);
 /// Below this, an ordinary pause of Postgres would cause repeats.
 const ACK_WAIT_LEAST: Duration = Duration::from_secs(1);
 
+/// Deliveries after which an event that this version does not know is a dead letter: about an hour of
+/// them, in which an upgrade has rolled.
+const UNKNOWN_DELIVERIES_MAX: u32 = 250;
+
 /// A consumer's configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -32,6 +36,9 @@ pub struct Config {
     /// How long JetStream waits before it delivers an unacknowledged event again. An attempt to apply a
     /// batch is given up after a quarter of it.
     pub ack_wait: Duration,
+    /// After so many deliveries an event of a type that no replica knows ([`super::Failure::Unknown`])
+    /// goes to the dead letters.
+    pub unknown_deliveries_max: u32,
 }
 
 /// What is wrong with a [`Config`].
@@ -70,6 +77,7 @@ impl Config {
             filters: filters.into_iter().map(Into::into).collect(),
             batch_max: BATCH_DEFAULT,
             ack_wait: ACK_WAIT_DEFAULT,
+            unknown_deliveries_max: UNKNOWN_DELIVERIES_MAX,
         }
     }
 

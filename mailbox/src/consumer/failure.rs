@@ -10,6 +10,10 @@ pub enum Failure {
     /// It would fail for ever: the event goes to the dead letters, with this reason.
     #[error("{0}")]
     Definite(String),
+    /// This version does not know the event's type or version; another one may, that shares the consumer
+    /// while an upgrade rolls. It is delivered again for a while, and then goes to the dead letters.
+    #[error("{0}")]
+    Unknown(String),
     /// It may succeed later: the event is delivered again, and never dead-lettered.
     #[error(transparent)]
     Transient(Box<dyn Error + Send + Sync>),

@@ -4,11 +4,8 @@
 //! the others pass. When Postgres does not answer, no event can be applied: the batch is kept in hand
 //! and its leases are renewed, since handing it back would only fetch the next one into the same wall.
 
-use std::slice;
-use std::time::Duration;
-
 use deadpool_postgres::Pool;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 use uuid::Uuid;
@@ -16,28 +13,22 @@ use uuid::Uuid;
 use async_nats::jetstream::Message;
 
 use super::attempt::{Setback, attempt};
+use super::batch::{Item, Lease, Parts, decode, release};
 use super::config::Config;
 use super::faults::Faults;
 use super::received::Received;
 use super::{Handler, RECONNECT_LONGEST};
 use crate::backoff::{self, Backoff};
 use crate::dead_letter::DeadLetters;
-use crate::envelope::Malformed;
-use crate::inbox::Delivery;
 use crate::meters;
 
 /// After this many faults in a row the event is to blame: one may come from a passing state of the
 /// process, but an event that makes the handler panic each time must go.
 const FAULTS_MAX: u32 = 5;
 
-/// What a stopping replica hands back is not for itself again, in its last milliseconds.
-const RELEASE_DELAY: Duration = Duration::from_millis(200);
-
-/// A message in hand, decoded.
-struct Item {
-    received: Received,
-    event: Result<Delivery, Malformed>,
-}
+/// How often a part is tried that met another transaction's locks. That has ended by then, and the part
+/// is not worth halving for it; if not, another such part can go ahead meanwhile.
+const CONFLICTS_MAX: u32 = 4;
 
 /// Applies what one consumer fetches.
 pub(super) struct Worker<H> {
@@ -67,8 +58,8 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    /// Applies a batch in one transaction, or, where that fails, message by message. Afterwards each
-    /// message is settled.
+    /// Applies a batch in one transaction, or, where that fails, by halves. Afterwards each message is
+    /// settled.
     pub(super) async fn apply(&self, messages: Vec<Message>) {
         let items = decode(messages);
         if items.is_empty() {
@@ -76,56 +67,65 @@ impl<H: Handler> Worker<H> {
         }
         meters::batch_size(items.len());
         let mut lease = Lease::new(self.config.step_max());
-        if let Some(settled) = self.apply_together(&items, &mut lease).await {
-            self.apply_one_by_one(&items[settled..], &mut lease).await;
+        let events = items.partition_point(|item| item.event.is_ok());
+        if self
+            .apply_events(&items, events, &mut lease)
+            .await
+            .is_some()
+        {
+            self.bury_malformed(&items[events..], &mut lease).await;
         }
     }
 
-    /// Applies those of `items` that are events. Returns how many are settled, from the first on; None
-    /// if cancelled, and all handed back.
-    async fn apply_together(&self, items: &[Item], lease: &mut Lease) -> Option<usize> {
-        let batch = &items[..items.partition_point(|item| item.event.is_ok())];
-        if batch.is_empty() {
-            return Some(0);
-        }
-        match self.attempt(batch, items, lease).await? {
-            Ok(first) => self.acknowledge(batch, &first).await,
-            Err(setback) => {
-                meters::batch_failed(setback.kind());
-                let [item] = batch else {
-                    warn!(events = batch.len(), reason = %setback, "a batch failed; applying its events one by one");
-                    return Some(0);
-                };
-                lease.renew(items).await;
-                self.settle_failed(&item.received, setback).await;
+    /// Applies the first `events` of `items`. None if cancelled, and the rest handed back.
+    async fn apply_events(&self, items: &[Item], events: usize, lease: &mut Lease) -> Option<()> {
+        let mut parts = Parts::whole(events);
+        let mut held = items;
+        while let Some(size) = parts.next() {
+            let part = &held[..size];
+            // What was fetched is tried once, also by a replica that stops.
+            if size < events && self.token.is_cancelled() {
+                release(held).await;
+                return None;
             }
-        }
-        Some(batch.len())
-    }
-
-    async fn apply_one_by_one(&self, items: &[Item], lease: &mut Lease) {
-        for (index, item) in items.iter().enumerate() {
-            let rest = &items[index..];
-            if self.token.is_cancelled() {
-                return release(rest).await;
-            }
-            lease.renew(rest).await;
-            let setback = match &item.event {
-                Err(malformed) => Setback::Definite(format!("malformed envelope: {malformed}")),
-                Ok(_) => {
-                    let one = slice::from_ref(item);
-                    match self.attempt(one, rest, lease).await {
-                        None => return,
-                        Some(Ok(first)) => {
-                            self.acknowledge(one, &first).await;
-                            continue;
-                        }
-                        Some(Err(setback)) => setback,
+            lease.renew(held).await;
+            match self.attempt(part, held, lease).await? {
+                Ok(first) => self.acknowledge(part, &first).await,
+                Err(setback) if size > 1 => {
+                    meters::batch_failed(setback.kind());
+                    warn!(events = size, reason = %setback, "a batch failed; applying it in parts");
+                    if setback.is_late() {
+                        parts.take_apart(size);
+                    } else {
+                        parts.halve(size);
                     }
+                    continue;
                 }
+                Err(setback) => {
+                    if events == 1 {
+                        meters::batch_failed(setback.kind());
+                    }
+                    lease.renew(held).await;
+                    self.settle_failed(&part[0].received, setback).await;
+                }
+            }
+            held = &held[size..];
+        }
+        Some(())
+    }
+
+    async fn bury_malformed(&self, items: &[Item], lease: &mut Lease) {
+        for (index, item) in items.iter().enumerate() {
+            let Err(malformed) = &item.event else {
+                continue;
             };
-            lease.renew(rest).await;
-            self.settle_failed(&item.received, setback).await;
+            let held = &items[index..];
+            if self.token.is_cancelled() {
+                return release(held).await;
+            }
+            lease.renew(held).await;
+            let reason = format!("malformed envelope: {malformed}");
+            self.bury(&item.received, &reason).await;
         }
     }
 
@@ -138,6 +138,7 @@ impl<H: Handler> Worker<H> {
         lease: &mut Lease,
     ) -> Option<Result<Vec<Uuid>, Setback>> {
         let mut backoff = Backoff::up_to(RECONNECT_LONGEST.min(self.config.step_max()));
+        let mut conflicts = 0;
         loop {
             let events = part.iter().filter_map(|item| item.event.as_ref().ok());
             let deliveries = events.cloned().collect();
@@ -149,10 +150,19 @@ impl<H: Handler> Worker<H> {
                 deliveries,
             )
             .await;
-            let Err(setback @ Setback::Unavailable(_)) = outcome else {
+            let Err(setback) = &outcome else {
                 return Some(outcome);
             };
-            warn!(events = held.len(), reason = %setback, "keeping a batch in hand until Postgres answers");
+            match setback {
+                Setback::Unavailable(_) => {
+                    warn!(events = held.len(), reason = %setback, "keeping a batch in hand until Postgres answers");
+                }
+                _ if setback.is_conflict() && conflicts + 1 < CONFLICTS_MAX => {
+                    conflicts += 1;
+                    debug!(events = part.len(), reason = %setback, "a batch met another transaction; trying it again");
+                }
+                _ => return Some(outcome),
+            }
             lease.renew(held).await;
             tokio::select! {
                 () = self.token.cancelled() => {
@@ -194,6 +204,9 @@ impl<H: Handler> Worker<H> {
         };
         match setback {
             Setback::Definite(reason) => self.bury(received, &reason).await,
+            Setback::Unknown(reason) if received.attempts >= self.config.unknown_deliveries_max => {
+                self.bury(received, &reason).await;
+            }
             Setback::Fault(reason) if faults >= FAULTS_MAX => self.bury(received, &reason).await,
             setback => {
                 let delay = backoff::after(received.attempts);
@@ -230,50 +243,5 @@ impl<H: Handler> Worker<H> {
                     .await;
             }
         }
-    }
-}
-
-/// The events, in the order of delivery, and behind them the messages that are none: storing those as
-/// dead letters may take its time.
-fn decode(messages: Vec<Message>) -> Vec<Item> {
-    let received = messages.into_iter().filter_map(Received::new);
-    let (mut items, malformed): (Vec<Item>, Vec<Item>) = received
-        .map(|received| Item {
-            event: received.decode(),
-            received,
-        })
-        .partition(|item| item.event.is_ok());
-    items.extend(malformed);
-    items
-}
-
-async fn release(items: &[Item]) {
-    for item in items {
-        item.received.deliver_again(RELEASE_DELAY).await;
-    }
-}
-
-/// When the messages in hand have to be renewed, lest JetStream deliver them again.
-struct Lease {
-    every: Duration,
-    renewed: Instant,
-}
-
-impl Lease {
-    fn new(every: Duration) -> Self {
-        Self {
-            every,
-            renewed: Instant::now(),
-        }
-    }
-
-    async fn renew(&mut self, held: &[Item]) {
-        if self.renewed.elapsed() < self.every {
-            return;
-        }
-        for item in held {
-            item.received.renew().await;
-        }
-        self.renewed = Instant::now();
     }
 }

@@ -9,6 +9,7 @@
 mod consumer;
 mod dead_letters;
 mod failures;
+mod halving;
 mod inbox;
 mod outages;
 mod outbox;

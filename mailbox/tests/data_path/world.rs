@@ -2,6 +2,7 @@
 //! what its events' payloads tell it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -273,11 +274,12 @@ impl Replica {
 }
 
 /// Does what payloads say: `refuse`, `panic`, `swallow an error`, `cost -1`, `once x`, `fail n`
-/// (transiently, n times), `stumble n` (as `fail`, then one panic), `panic n`, `hang n`; anything else
-/// is applied.
+/// (transiently, n times), `conflict n` (as two transactions that wait for each other), `unknown`,
+/// `stumble n` (as `fail`, then one panic), `panic n`, `hang n`; anything else is applied.
 #[derive(Clone, Default)]
 pub(crate) struct Script {
     tries: Arc<Mutex<HashMap<Uuid, u32>>>,
+    calls: Arc<AtomicUsize>,
     before_commit: Option<Arc<dyn Fn() -> BoxFuture + Send + Sync>>,
 }
 
@@ -299,6 +301,11 @@ impl Script {
         self.tries.lock().unwrap().get(&id).copied().unwrap_or(0)
     }
 
+    /// How often the handler was called, for however many events.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
     async fn apply(&self, tx: &Transaction<'_>, event: &Claimed) -> Result<(), Failure> {
         let payload =
             std::str::from_utf8(&event.payload).map_err(|e| Failure::Definite(e.to_string()))?;
@@ -314,6 +321,14 @@ impl Script {
             ("fail", n) if try_number <= n.parse().unwrap() => {
                 return Err(Failure::Transient("not yet".into()));
             }
+            ("conflict", n) if try_number <= n.parse().unwrap() => {
+                let deadlock =
+                    "DO $$ BEGIN RAISE 'as by two that wait' USING ERRCODE = '40P01'; END $$";
+                tx.batch_execute(deadlock)
+                    .await
+                    .map_err(Failure::from_postgres)?;
+            }
+            ("unknown", _) => return Err(Failure::Unknown("of a later version".into())),
             ("stumble", n) if try_number <= n.parse().unwrap() => {
                 return Err(Failure::Transient("not yet".into()));
             }
@@ -344,6 +359,7 @@ impl Script {
 
 impl Handler for Script {
     async fn handle(&self, tx: &Transaction<'_>, events: &[Claimed]) -> Result<(), Failure> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         for event in events {
             self.apply(tx, event).await?;
         }
