@@ -15,5 +15,6 @@ mod load;
 mod lost;
 mod redelivery;
 mod refusals;
+mod replicas;
 mod saga;
 mod shared;
