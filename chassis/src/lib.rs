@@ -19,6 +19,7 @@ pub mod database;
 pub mod nats;
 
 pub mod admin;
+pub mod admission;
 pub mod failure;
 pub mod grpc;
 pub mod invalid;

@@ -1,24 +1,26 @@
 //! The operations that clients call. One set of methods serves gRPC and NATS requests alike.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::grpc::MESSAGE_SIZE_MAX;
-use chassis::{failure, invalid, precondition, rpc};
+use chassis::{failure, invalid, precondition};
 use deadpool_postgres::{Client, Pool};
 use mailbox::outbox;
 use mailbox::requests::Key;
-use proto::customers::v1::customer_service_server::{CustomerService, CustomerServiceServer};
+use proto::customers::v1::customer_service_server::CustomerService;
 use proto::customers::v1::{
     CreateCustomerRequest, CreateCustomerResponse, GetCustomerRequest, GetCustomerResponse,
-    ListCustomersRequest, ListCustomersResponse, SetCreditLimitRequest, SetCreditLimitResponse,
+    ListCustomersRequest, ListCustomersResponse, ListReservationsRequest, ListReservationsResponse,
+    SetCreditLimitRequest, SetCreditLimitResponse,
 };
-use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::domain::{Account, Customer, CustomerId, LimitChange, LimitRefusal};
 use crate::{once, store, wire};
+
+mod doors;
+
+pub use doors::{grpc, nats};
 
 /// The aggregate type of this service's events.
 pub const AGGREGATE: &str = "customer";
@@ -37,11 +39,15 @@ impl Customers {
     }
 
     /// Stores a new customer together with its event, or neither (I1).
-    async fn admit(&self, customer: &Customer) -> Result<(), Status> {
+    async fn admit(
+        &self,
+        customer: &Customer,
+        request: Option<&Key>,
+    ) -> Result<CreateCustomerResponse, Status> {
         let created = wire::customer_created(customer);
         let event = outbox::Event::new(AGGREGATE, customer.customer_id.into(), &created);
         let mut connection = failure::connection(&self.pool).await?;
-        let outcome = insert(&mut connection, customer, event).await;
+        let outcome = insert(&mut connection, customer, event, request).await;
         connection.release();
         outcome
     }
@@ -102,16 +108,29 @@ async fn insert(
     client: &mut Client,
     customer: &Customer,
     event: outbox::Event,
-) -> Result<(), Status> {
+    request: Option<&Key>,
+) -> Result<CreateCustomerResponse, Status> {
+    let answer = CreateCustomerResponse {
+        customer: Some(wire::customer(customer)),
+    };
     let tx = client.transaction().await.map_err(failure::status)?;
-    // Sent together: one round trip for both. The first one's error counts, because the second
-    // fails only for being in the same transaction.
+    // Sent together: one round trip for all. The first error counts, because what follows it fails
+    // only for being in the same transaction.
     let events = [event];
-    let (inserted, appended) =
-        tokio::join!(store::insert(&tx, customer), outbox::append(&tx, &events));
+    let (recorded, inserted, appended) = tokio::join!(
+        once::record(&tx, request, &answer),
+        store::insert(&tx, customer),
+        outbox::append(&tx, &events)
+    );
+    if !recorded.map_err(failure::status)? {
+        tx.rollback().await.map_err(failure::status)?;
+        return once::in_its_stead(client, request).await;
+    }
     inserted.map_err(refused)?;
     appended.map_err(failure::status)?;
-    tx.commit().await.map_err(failure::commit_status)
+    tx.commit().await.map_err(failure::commit_status)?;
+    metrics::counter!("customers_created_total").increment(1);
+    Ok(answer)
 }
 
 #[tonic::async_trait]
@@ -120,18 +139,18 @@ impl CustomerService for Customers {
         &self,
         request: Request<CreateCustomerRequest>,
     ) -> Result<Response<CreateCustomerResponse>, Status> {
-        let asked = wire::CreateCustomer::try_from(request.into_inner()).map_err(invalid)?;
+        let mut message = request.into_inner();
+        let id = std::mem::take(&mut message.request_id);
+        let request = once::request(&id, "customers.v1.CreateCustomer", &message, self.kept)?;
+        let asked = wire::CreateCustomer::try_from(message).map_err(invalid)?;
         let customer = Customer {
             customer_id: Uuid::now_v7().into(),
             name: asked.name,
             account: Account::open(asked.credit_limit),
             create_time: store::now(),
         };
-        self.admit(&customer).await?;
-        metrics::counter!("customers_created_total").increment(1);
-        Ok(Response::new(CreateCustomerResponse {
-            customer: Some(wire::customer(&customer)),
-        }))
+        let answer = self.admit(&customer, request.as_ref()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn set_credit_limit(
@@ -168,56 +187,42 @@ impl CustomerService for Customers {
     ) -> Result<Response<ListCustomersResponse>, Status> {
         let asked = wire::ListCustomers::try_from(request.into_inner()).map_err(invalid)?;
         let connection = failure::connection(&self.pool).await?;
-        // One more than the page holds tells whether there is a next page.
         let found = store::list(&connection, asked.after, asked.page_size + 1).await;
         connection.release();
-        let mut customers = found.map_err(refused)?;
-        let is_last = customers.len() <= asked.page_size;
-        customers.truncate(asked.page_size);
-        let next_page_token = match customers.last() {
-            Some(last) if !is_last => asked.token_after(last.customer_id),
-            _ => String::new(),
-        };
+        let (customers, more) = one_page(found.map_err(refused)?, asked.page_size);
+        let last = customers.last().filter(|_| more);
+        let next_page_token = last.map(|last| asked.token_after(last.customer_id));
         Ok(Response::new(ListCustomersResponse {
             customers: customers.iter().map(wire::customer).collect(),
-            next_page_token,
+            next_page_token: next_page_token.unwrap_or_default(),
+        }))
+    }
+
+    async fn list_reservations(
+        &self,
+        request: Request<ListReservationsRequest>,
+    ) -> Result<Response<ListReservationsResponse>, Status> {
+        let asked = wire::ListReservations::try_from(request.into_inner()).map_err(invalid)?;
+        let connection = failure::connection(&self.pool).await?;
+        let limit = asked.page_size + 1;
+        let found =
+            store::list_reservations(&connection, asked.customer_id, asked.after, limit).await;
+        connection.release();
+        let (listed, more) = one_page(found.map_err(refused)?, asked.page_size);
+        let last = listed.last().filter(|_| more);
+        let next_page_token = last.map(|last| asked.token_after(last.order_id));
+        Ok(Response::new(ListReservationsResponse {
+            reservations: listed.iter().map(wire::reservation).collect(),
+            next_page_token: next_page_token.unwrap_or_default(),
         }))
     }
 }
 
-/// The operations over gRPC.
-pub fn grpc(customers: &Arc<Customers>) -> Routes {
-    let server = CustomerServiceServer::from_arc(Arc::clone(customers))
-        .max_decoding_message_size(MESSAGE_SIZE_MAX)
-        .max_encoding_message_size(MESSAGE_SIZE_MAX);
-    Routes::new(server)
-}
-
-/// The same operations over NATS requests.
-pub fn nats(customers: &Arc<Customers>) -> rpc::Api {
-    let [create, set_limit, get, list] = [(); 4].map(|()| Arc::clone(customers));
-    rpc::Api::new(
-        "customer-service",
-        env!("CARGO_PKG_VERSION"),
-        "Keeps customers and the credit that their orders reserve",
-        "customers.v1",
-    )
-    .operation("CreateCustomer", move |request| {
-        let customers = Arc::clone(&create);
-        async move { customers.create_customer(request).await }
-    })
-    .operation("SetCreditLimit", move |request| {
-        let customers = Arc::clone(&set_limit);
-        async move { customers.set_credit_limit(request).await }
-    })
-    .operation("GetCustomer", move |request| {
-        let customers = Arc::clone(&get);
-        async move { customers.get_customer(request).await }
-    })
-    .operation("ListCustomers", move |request| {
-        let customers = Arc::clone(&list);
-        async move { customers.list_customers(request).await }
-    })
+/// Of what was read for a page, one more than it holds, what is on it; and whether there is a next page.
+fn one_page<T>(mut rows: Vec<T>, page_size: usize) -> (Vec<T>, bool) {
+    let more = rows.len() > page_size;
+    rows.truncate(page_size);
+    (rows, more)
 }
 
 fn invalid(invalid: wire::Invalid) -> Status {

@@ -11,7 +11,8 @@ pub use self::account::{
     OverReserved,
 };
 pub use self::books::{
-    Ask, Books, Contradiction, Decision, Event, Refusal, Reservation, ReservationState, Step, react,
+    Ask, Books, Contradiction, Decision, Event, Refusal, RefusalKind, Reservation,
+    ReservationState, Step, react,
 };
 pub use self::name::{InvalidName, NAME_CHARS_MAX, Name};
 

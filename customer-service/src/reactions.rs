@@ -123,9 +123,10 @@ impl Changes {
             .collect();
         // Sent together: one round trip for all. The first error counts, because what follows it
         // fails only for being in the same transaction.
+        let now = store::now();
         let (entered, released, adjusted, appended) = tokio::join!(
-            store::enter(tx, &entries, store::now()),
-            store::release(tx, &self.released),
+            store::enter(tx, &entries, now),
+            store::release(tx, &self.released, now),
             store::adjust(tx, &self.reserved),
             outbox::append(tx, &self.answers)
         );

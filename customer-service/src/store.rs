@@ -10,8 +10,14 @@ use tokio_postgres::{Client, Row, Transaction};
 use uuid::Uuid;
 
 use crate::domain::{
-    Account, Amount, CreditLimit, Currency, Customer, CustomerId, InvalidName, MalformedCurrency,
-    Name, NegativeLimit, OrderId, Refusal, Reservation, ReservationState,
+    Account, CreditLimit, Currency, Customer, CustomerId, InvalidName, MalformedCurrency, Name,
+    NegativeLimit,
+};
+
+mod reservations;
+
+pub use reservations::{
+    Entry, Listed, enter, list_reservations, release, reservations, state_name,
 };
 
 const INSERT: &str = "\
@@ -41,26 +47,6 @@ const LOCK_ONE: &str = "\
 
 const SET_LIMIT: &str = "\
     UPDATE customers SET credit_limit_minor_units = $2 WHERE customer_id = $1";
-
-const RESERVATIONS: &str = "\
-    SELECT order_id, customer_id, amount_minor_units, currency, state \
-    FROM reservations WHERE order_id = ANY ($1)";
-
-// In key order, for the same reason. An order whose reservation another transaction has made in the
-// meantime is left out, and missing in what is returned.
-const ENTER: &str = "\
-    INSERT INTO reservations (order_id, customer_id, amount_minor_units, currency, state, reason, \
-                              create_time) \
-    SELECT order_id, customer_id, amount, currency, state, reason, $7 \
-    FROM unnest($1, $2, $3, $4, $5, $6) \
-         AS new (order_id, customer_id, amount, currency, state, reason) \
-    ORDER BY order_id \
-    ON CONFLICT (order_id) DO NOTHING";
-
-// Their customers' rows are locked, so nobody else changes them: no order is needed.
-const RELEASE: &str = "\
-    UPDATE reservations SET state = 'released' \
-    WHERE order_id = ANY ($1) AND state = 'active'";
 
 const ADJUST: &str = "\
     UPDATE customers \
@@ -114,14 +100,6 @@ impl From<tokio_postgres::Error> for Error {
             _ => Self::Postgres(error),
         }
     }
-}
-
-/// A new reservation, with its reason if it is refused.
-#[derive(Clone, Copy, Debug)]
-pub struct Entry {
-    pub order_id: OrderId,
-    pub reservation: Reservation,
-    pub refusal: Option<Refusal>,
 }
 
 /// Adds a new customer.
@@ -213,81 +191,6 @@ pub async fn lock_accounts(
         .collect()
 }
 
-/// Reads the reservations that the orders have. To be called when `lock_accounts` has returned, or
-/// it misses those that another transaction made while this one waited. One statement, whatever the
-/// count.
-pub async fn reservations(
-    tx: &Transaction<'_>,
-    order_ids: &BTreeSet<OrderId>,
-) -> Result<BTreeMap<OrderId, Reservation>, Error> {
-    let order_ids: Vec<Uuid> = order_ids.iter().copied().map(Uuid::from).collect();
-    tx.query_typed(RESERVATIONS, &[(&order_ids, Type::UUID_ARRAY)])
-        .await?
-        .iter()
-        .map(|row| {
-            let order_id: Uuid = row.try_get("order_id")?;
-            Ok((order_id.into(), reservation(row)?))
-        })
-        .collect()
-}
-
-/// Adds reservations, and tells how many: fewer than were given when another transaction was first
-/// with one of the orders. One statement, whatever the count.
-pub async fn enter(tx: &Transaction<'_>, entries: &[Entry], now: SystemTime) -> Result<u64, Error> {
-    let count = entries.len();
-    if count == 0 {
-        return Ok(0);
-    }
-    let mut orders: Vec<Uuid> = Vec::with_capacity(count);
-    let mut customers: Vec<Uuid> = Vec::with_capacity(count);
-    let mut amounts = Vec::with_capacity(count);
-    let mut currencies = Vec::with_capacity(count);
-    let mut states = Vec::with_capacity(count);
-    let mut reasons = Vec::with_capacity(count);
-    for entry in entries {
-        let Reservation {
-            customer_id,
-            amount,
-            state,
-        } = entry.reservation;
-        orders.push(entry.order_id.into());
-        customers.push(customer_id.into());
-        amounts.push(amount.minor_units());
-        currencies.push(amount.currency());
-        states.push(state_name(state));
-        reasons.push(entry.refusal.as_ref().map(reason));
-    }
-    let currencies: Vec<&str> = currencies.iter().map(Currency::code).collect();
-    let entered = tx
-        .execute_typed(
-            ENTER,
-            &[
-                (&orders, Type::UUID_ARRAY),
-                (&customers, Type::UUID_ARRAY),
-                (&amounts, Type::INT8_ARRAY),
-                (&currencies, Type::TEXT_ARRAY),
-                (&states, Type::TEXT_ARRAY),
-                (&reasons, Type::TEXT_ARRAY),
-                (&now, Type::TIMESTAMPTZ),
-            ],
-        )
-        .await?;
-    Ok(entered)
-}
-
-/// Releases active reservations of customers that `lock_accounts` holds, and tells how many. One
-/// statement, whatever the count.
-pub async fn release(tx: &Transaction<'_>, order_ids: &BTreeSet<OrderId>) -> Result<u64, Error> {
-    if order_ids.is_empty() {
-        return Ok(0);
-    }
-    let order_ids: Vec<Uuid> = order_ids.iter().copied().map(Uuid::from).collect();
-    let released = tx
-        .execute_typed(RELEASE, &[(&order_ids, Type::UUID_ARRAY)])
-        .await?;
-    Ok(released)
-}
-
 /// Adds to what customers that `lock_accounts` holds have reserved, or takes from it, in minor units;
 /// the database refuses more than the limit (I7). One statement, whatever the count.
 pub async fn adjust(
@@ -313,45 +216,6 @@ pub fn now() -> SystemTime {
     let now = SystemTime::now();
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     now - Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000))
-}
-
-/// The name of a state, in the table and in metrics.
-pub fn state_name(state: ReservationState) -> &'static str {
-    match state {
-        ReservationState::Active => "active",
-        ReservationState::Refused => "refused",
-        ReservationState::Released => "released",
-    }
-}
-
-fn reason(refusal: &Refusal) -> &'static str {
-    match refusal {
-        Refusal::CreditLimitExceeded { .. } => "credit_limit_exceeded",
-        Refusal::CustomerNotFound => "customer_not_found",
-        Refusal::CurrencyMismatch { .. } => "currency_mismatch",
-    }
-}
-
-fn state(state: &str) -> Result<ReservationState, Error> {
-    match state {
-        "active" => Ok(ReservationState::Active),
-        "refused" => Ok(ReservationState::Refused),
-        "released" => Ok(ReservationState::Released),
-        other => Err(Error::reservation(format!(
-            "this version does not know state {other:?}"
-        ))),
-    }
-}
-
-fn reservation(row: &Row) -> Result<Reservation, Error> {
-    let currency = Currency::new(row.try_get("currency")?).map_err(Error::reservation)?;
-    let amount =
-        Amount::new(row.try_get("amount_minor_units")?, currency).map_err(Error::reservation)?;
-    Ok(Reservation {
-        customer_id: row.try_get::<_, Uuid>("customer_id")?.into(),
-        amount,
-        state: state(row.try_get("state")?)?,
-    })
 }
 
 fn customer(row: &Row) -> Result<Customer, Error> {

@@ -5,22 +5,26 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use chassis::page;
 use iso_currency::Currency as Iso4217;
-use prost::Message as _;
-use proto::{customers::v1 as customers, money::v1 as money, orders::v1 as orders};
+use proto::{customers::v1 as customers, money::v1 as money};
 use uuid::Uuid;
 
 use crate::domain::{
-    Amount, Ask, CreditLimit, Currency, Customer, CustomerId, Event, InvalidName,
-    MalformedCurrency, Name, NegativeLimit, NonPositiveAmount, OrderId,
+    CreditLimit, Currency, Customer, CustomerId, InvalidName, MalformedCurrency, Name,
+    NegativeLimit, NonPositiveAmount, OrderId, RefusalKind, ReservationState,
+};
+use crate::store::Listed;
+
+mod events;
+
+pub use events::{
+    EVENTS, ORDER_CANCELLED, ORDER_CREATED, Unreadable, credit_limit_changed,
+    credit_limit_exceeded, credit_released, credit_reserved, currency_mismatch, customer_created,
+    customer_not_found, event,
 };
 
-/// The list's name, which its page tokens are bound to.
-const LIST: &str = "customers.v1.Customer";
-
-/// The events that credit is reserved and released by, by the full names of their messages.
-pub const ORDER_CREATED: &str = "orders.v1.OrderCreated";
-pub const ORDER_CANCELLED: &str = "orders.v1.OrderCancelled";
-pub const EVENTS: [&str; 2] = [ORDER_CREATED, ORDER_CANCELLED];
+/// The lists' names, which their page tokens are bound to.
+const CUSTOMERS: &str = "customers.v1.Customer";
+const RESERVATIONS: &str = "customers.v1.Reservation";
 
 /// A field that cannot be taken as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,17 +64,6 @@ impl Why {
     }
 }
 
-/// An event that this service cannot read.
-#[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
-    #[error("customer-service does not take events of type {0:?}; it takes {EVENTS:?}")]
-    Type(String),
-    #[error("not a {0} in protobuf: {1}")]
-    Protobuf(&'static str, #[source] prost::DecodeError),
-    #[error("{0}: {1}")]
-    Field(&'static str, #[source] Invalid),
-}
-
 /// A checked `CreateCustomerRequest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateCustomer {
@@ -98,6 +91,16 @@ pub struct ListCustomers {
     pub page_size: usize,
     /// The last customer of the page before.
     pub after: Option<CustomerId>,
+}
+
+/// A checked `ListReservationsRequest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListReservations {
+    pub customer_id: CustomerId,
+    /// Reservations on the page at most; more than 0.
+    pub page_size: usize,
+    /// The order of the last reservation of the page before.
+    pub after: Option<OrderId>,
 }
 
 impl From<Uuid> for OrderId {
@@ -180,7 +183,7 @@ impl TryFrom<customers::ListCustomersRequest> for ListCustomers {
     fn try_from(request: customers::ListCustomersRequest) -> Result<Self, Invalid> {
         let page_size =
             page::size(request.page_size).map_err(|why| Why::from(why).at("page_size"))?;
-        let after = page::after(LIST, &[], &request.page_token)
+        let after = page::after(CUSTOMERS, &[], &request.page_token)
             .map_err(|why| Why::from(why).at("page_token"))?
             .map(CustomerId);
         Ok(Self { page_size, after })
@@ -190,111 +193,56 @@ impl TryFrom<customers::ListCustomersRequest> for ListCustomers {
 impl ListCustomers {
     /// The token of the page that begins after `last`.
     pub fn token_after(&self, last: CustomerId) -> String {
-        page::token(LIST, &[], last.0)
+        page::token(CUSTOMERS, &[], last.0)
     }
 }
 
-/// What the Order Service tells.
-pub fn event(event_type: &str, payload: &[u8]) -> Result<Event, Unreadable> {
-    // The two share the fields that count here.
-    macro_rules! read {
-        ($name:ident, $message:ident) => {{
-            let message = orders::$message::decode(payload)
-                .map_err(|error| Unreadable::Protobuf($name, error))?;
-            ask(&message.order_id, &message.customer_id, message.total)
-                .map(Event::$message)
-                .map_err(|invalid| Unreadable::Field($name, invalid))
-        }};
-    }
-    match event_type {
-        ORDER_CREATED => read!(ORDER_CREATED, OrderCreated),
-        ORDER_CANCELLED => read!(ORDER_CANCELLED, OrderCancelled),
-        other => Err(Unreadable::Type(other.to_owned())),
-    }
-}
+impl TryFrom<customers::ListReservationsRequest> for ListReservations {
+    type Error = Invalid;
 
-fn ask(order_id: &str, customer_id: &str, total: Option<money::Money>) -> Result<Ask, Invalid> {
-    let total = total.ok_or(Why::Missing.at("total"))?;
-    // The form only: the Order Service says which currencies it takes, and a customer in another one
-    // is an answer, not an error.
-    let currency =
-        Currency::new(&total.currency).map_err(|why| Why::from(why).at("total.currency"))?;
-    let amount = Amount::new(total.minor_units, currency)
-        .map_err(|why| Why::from(why).at("total.minor_units"))?;
-    Ok(Ask {
-        order_id: uuid("order_id", order_id)?.into(),
-        customer_id: uuid("customer_id", customer_id)?.into(),
-        amount,
-    })
-}
-
-/// `CustomerCreated`.
-pub fn customer_created(customer: &Customer) -> customers::CustomerCreated {
-    let limit = customer.account.limit();
-    customers::CustomerCreated {
-        customer_id: Uuid::from(customer.customer_id).to_string(),
-        name: customer.name.as_str().to_owned(),
-        credit_limit: Some(money(limit.minor_units(), limit.currency())),
-        create_time: Some(timestamp(customer.create_time)),
+    fn try_from(request: customers::ListReservationsRequest) -> Result<Self, Invalid> {
+        let customer_id = CustomerId::from(uuid("customer_id", &request.customer_id)?);
+        let page_size =
+            page::size(request.page_size).map_err(|why| Why::from(why).at("page_size"))?;
+        let after = page::after(RESERVATIONS, &customer_id.0, &request.page_token)
+            .map_err(|why| Why::from(why).at("page_token"))?
+            .map(OrderId);
+        Ok(Self {
+            customer_id,
+            page_size,
+            after,
+        })
     }
 }
 
-/// `CreditLimitChanged`, from the previous limit to the customer's present one.
-pub fn credit_limit_changed(
-    customer: &Customer,
-    previous: CreditLimit,
-) -> customers::CreditLimitChanged {
-    let limit = customer.account.limit();
-    customers::CreditLimitChanged {
-        customer_id: Uuid::from(customer.customer_id).to_string(),
-        credit_limit: Some(money(limit.minor_units(), limit.currency())),
-        previous_credit_limit: Some(money(previous.minor_units(), previous.currency())),
+impl ListReservations {
+    /// The token of the page that begins after `last`.
+    pub fn token_after(&self, last: OrderId) -> String {
+        page::token(RESERVATIONS, &self.customer_id.0, last.0)
     }
 }
 
-/// `CreditReserved`.
-pub fn credit_reserved(ask: &Ask) -> customers::CreditReserved {
-    customers::CreditReserved {
-        order_id: Uuid::from(ask.order_id).to_string(),
-        customer_id: Uuid::from(ask.customer_id).to_string(),
-        amount: Some(amount(ask)),
-    }
-}
-
-/// `CreditReleased`, with what was reserved.
-pub fn credit_released(ask: &Ask, released: Amount) -> customers::CreditReleased {
-    customers::CreditReleased {
-        order_id: Uuid::from(ask.order_id).to_string(),
-        customer_id: Uuid::from(ask.customer_id).to_string(),
-        amount: Some(money(released.minor_units(), released.currency())),
-    }
-}
-
-/// `CreditLimitExceeded`, with what was left in minor units of the asked currency.
-pub fn credit_limit_exceeded(ask: &Ask, available: i64) -> customers::CreditLimitExceeded {
-    customers::CreditLimitExceeded {
-        order_id: Uuid::from(ask.order_id).to_string(),
-        customer_id: Uuid::from(ask.customer_id).to_string(),
-        amount: Some(amount(ask)),
-        available: Some(money(available, ask.amount.currency())),
-    }
-}
-
-/// `CustomerNotFound`.
-pub fn customer_not_found(ask: &Ask) -> customers::CustomerNotFound {
-    customers::CustomerNotFound {
-        order_id: Uuid::from(ask.order_id).to_string(),
-        customer_id: Uuid::from(ask.customer_id).to_string(),
-    }
-}
-
-/// `CurrencyMismatch`, with the currency that the customer has.
-pub fn currency_mismatch(ask: &Ask, customer_currency: Currency) -> customers::CurrencyMismatch {
-    customers::CurrencyMismatch {
-        order_id: Uuid::from(ask.order_id).to_string(),
-        customer_id: Uuid::from(ask.customer_id).to_string(),
-        amount: Some(amount(ask)),
-        customer_currency: customer_currency.code().to_owned(),
+/// A reservation as clients see it.
+pub fn reservation(listed: &Listed) -> customers::Reservation {
+    let amount = listed.reservation.amount;
+    let state = match listed.reservation.state {
+        ReservationState::Active => customers::ReservationState::Active,
+        ReservationState::Refused => customers::ReservationState::Refused,
+        ReservationState::Released => customers::ReservationState::Released,
+    };
+    let refusal_reason = match listed.refusal {
+        None => customers::RefusalReason::Unspecified,
+        Some(RefusalKind::CreditLimitExceeded) => customers::RefusalReason::CreditLimitExceeded,
+        Some(RefusalKind::CustomerNotFound) => customers::RefusalReason::CustomerNotFound,
+        Some(RefusalKind::CurrencyMismatch) => customers::RefusalReason::CurrencyMismatch,
+    };
+    customers::Reservation {
+        order_id: Uuid::from(listed.order_id).to_string(),
+        amount: Some(money(amount.minor_units(), amount.currency())),
+        state: state.into(),
+        refusal_reason: refusal_reason.into(),
+        create_time: Some(timestamp(listed.create_time)),
+        release_time: listed.release_time.map(timestamp),
     }
 }
 
@@ -310,10 +258,6 @@ pub fn customer(customer: &Customer) -> customers::Customer {
         available: in_its_currency(account.available()),
         create_time: Some(timestamp(customer.create_time)),
     }
-}
-
-fn amount(ask: &Ask) -> money::Money {
-    money(ask.amount.minor_units(), ask.amount.currency())
 }
 
 fn money(minor_units: i64, currency: Currency) -> money::Money {

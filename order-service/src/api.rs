@@ -1,29 +1,40 @@
 //! The operations that clients call. One set of methods serves gRPC and NATS requests alike.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::grpc::MESSAGE_SIZE_MAX;
-use chassis::{failure, invalid, rpc};
+use chassis::admission::Admission;
+use chassis::{failure, invalid};
 use deadpool_postgres::{Client, Pool};
+use futures_util::stream::BoxStream;
 use mailbox::outbox;
 use mailbox::requests::Key;
-use proto::orders::v1::order_service_server::{OrderService, OrderServiceServer};
+use proto::orders::v1::order_service_server::OrderService;
 use proto::orders::v1::{
     CancelOrderRequest, CancelOrderResponse, CreateOrderRequest, CreateOrderResponse,
-    GetOrderRequest, GetOrderResponse, ListOrdersRequest, ListOrdersResponse,
+    GetOrderRequest, GetOrderResponse, ListOrdersRequest, ListOrdersResponse, WatchOrderRequest,
+    WatchOrderResponse,
 };
-use tonic::service::Routes;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::changes::Changes;
 use crate::domain::{Input, Order, OrderId};
+use crate::watch::Hub;
 use crate::{once, store, wire};
+
+mod doors;
+mod waits;
+
+pub use doors::{grpc, nats};
+use waits::Patience;
 
 /// The aggregate type of this service's events.
 pub const AGGREGATE: &str = "order";
+
+/// Without a hub of its own, so many may wait.
+const WATCHERS_MAX: usize = 1_000;
 
 /// The Order Service's operations on its database.
 #[derive(Debug)]
@@ -31,17 +42,35 @@ pub struct Orders {
     pool: Pool,
     patience: Duration,
     kept: Duration,
+    hub: Hub,
 }
 
 impl Orders {
     /// Orders that are placed here may be pending for `patience` (I8). Answers to requests with an id are
     /// kept for `kept`.
     pub fn new(pool: Pool, patience: Duration, kept: Duration) -> Self {
+        let hub = Hub::new(WATCHERS_MAX, CancellationToken::new());
         Self {
             pool,
             patience,
             kept,
+            hub,
         }
+    }
+
+    /// Who waits for an order here is told of its outcome by `hub`, which has a reader. Until this is
+    /// called nobody is.
+    #[must_use]
+    pub fn watched_by(self, hub: Hub) -> Self {
+        Self { hub, ..self }
+    }
+
+    /// Reads one order.
+    async fn find(&self, order_id: OrderId) -> Result<Order, Status> {
+        let connection = failure::connection(&self.pool).await?;
+        let found = store::get(&connection, order_id).await;
+        connection.release();
+        found.map_err(refused)?.ok_or_else(|| not_found(order_id))
     }
 
     /// Stores a new order together with its event, or neither (I1).
@@ -132,7 +161,11 @@ impl OrderService for Orders {
         &self,
         request: Request<CreateOrderRequest>,
     ) -> Result<Response<CreateOrderResponse>, Status> {
+        // For how long to wait is no part of what the request is known by.
+        let wait = wire::wait(request.get_ref().wait).map_err(invalid)?;
+        let patience = Patience::of(&request, wait);
         let mut message = request.into_inner();
+        message.wait = None;
         let id = std::mem::take(&mut message.request_id);
         let request = once::request(&id, "orders.v1.CreateOrder", &message, self.kept)?;
         let asked = wire::CreateOrder::try_from(message).map_err(invalid)?;
@@ -144,7 +177,13 @@ impl OrderService for Orders {
             store::now(),
             self.patience,
         );
-        let answer = self.place(&order, request.as_ref()).await?;
+        let answer = match patience {
+            None => self.place(&order, request.as_ref()).await?,
+            Some(patience) => {
+                self.place_and_wait(order, request.as_ref(), &patience)
+                    .await?
+            }
+        };
         Ok(Response::new(answer))
     }
 
@@ -164,16 +203,30 @@ impl OrderService for Orders {
         &self,
         request: Request<GetOrderRequest>,
     ) -> Result<Response<GetOrderResponse>, Status> {
+        let wait = wire::wait(request.get_ref().wait).map_err(invalid)?;
+        let patience = Patience::of(&request, wait);
         let asked = wire::GetOrder::try_from(request.into_inner()).map_err(invalid)?;
-        let connection = failure::connection(&self.pool).await?;
-        let found = store::get(&connection, asked.order_id).await;
-        connection.release();
-        let order = found
-            .map_err(refused)?
-            .ok_or_else(|| not_found(asked.order_id))?;
+        let order = match patience {
+            None => self.find(asked.order_id).await?,
+            Some(patience) => self.outcome(asked.order_id, &patience).await?,
+        };
         Ok(Response::new(GetOrderResponse {
             order: Some(wire::order(&order)),
         }))
+    }
+
+    type WatchOrderStream = BoxStream<'static, Result<WatchOrderResponse, Status>>;
+
+    async fn watch_order(
+        &self,
+        request: Request<WatchOrderRequest>,
+    ) -> Result<Response<Self::WatchOrderStream>, Status> {
+        let admission = Admission::of(&request);
+        let asked = wire::WatchOrder::try_from(request.into_inner()).map_err(invalid)?;
+        let watcher = self.hub.watch(asked.order_id).map_err(waits::full)?;
+        let order = self.find(asked.order_id).await?;
+        admission.give_up_place();
+        Ok(Response::new(waits::changes(order, watcher)))
     }
 
     async fn list_orders(
@@ -198,41 +251,6 @@ impl OrderService for Orders {
             next_page_token,
         }))
     }
-}
-
-/// The operations over gRPC.
-pub fn grpc(orders: &Arc<Orders>) -> Routes {
-    let server = OrderServiceServer::from_arc(Arc::clone(orders))
-        .max_decoding_message_size(MESSAGE_SIZE_MAX)
-        .max_encoding_message_size(MESSAGE_SIZE_MAX);
-    Routes::new(server)
-}
-
-/// The same operations over NATS requests.
-pub fn nats(orders: &Arc<Orders>) -> rpc::Api {
-    let [create, cancel, get, list] = [(); 4].map(|()| Arc::clone(orders));
-    rpc::Api::new(
-        "order-service",
-        env!("CARGO_PKG_VERSION"),
-        "Takes orders, and tells what became of them",
-        "orders.v1",
-    )
-    .operation("CreateOrder", move |request| {
-        let orders = Arc::clone(&create);
-        async move { orders.create_order(request).await }
-    })
-    .operation("CancelOrder", move |request| {
-        let orders = Arc::clone(&cancel);
-        async move { orders.cancel_order(request).await }
-    })
-    .operation("GetOrder", move |request| {
-        let orders = Arc::clone(&get);
-        async move { orders.get_order(request).await }
-    })
-    .operation("ListOrders", move |request| {
-        let orders = Arc::clone(&list);
-        async move { orders.list_orders(request).await }
-    })
 }
 
 fn invalid(invalid: wire::Invalid) -> Status {

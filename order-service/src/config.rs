@@ -12,6 +12,9 @@ const CONSUMER_BATCH_MAX: u16 = 4096;
 /// Longer than this nobody waits for an order, nor finds out that it should not have been waited for.
 const ORDER_DEADLINE_SECONDS_MAX: u64 = 7 * 24 * 3600;
 
+/// Each costs some kilobytes, most of them in its gRPC stream.
+const WATCHERS_MAX: usize = 1_000_000;
+
 /// The Order Service: takes orders, and settles them by the Customer Service's answers.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(version)]
@@ -61,6 +64,17 @@ pub struct Config {
           env = "ORDER_DEADLINE_SECONDS", default_value = "120",
           value_parser = Value::new(order_deadline, "120"))]
     pub order_deadline_seconds: u64,
+
+    /// The JetStream stream with this service's own events, which its database's relay creates: they wake
+    /// those who watch orders
+    #[arg(id = "OWN_EVENTS_STREAM", long = "own-events-stream", env = "OWN_EVENTS_STREAM",
+          default_value = "ORDERS", value_parser = Value::stream("ORDERS"))]
+    pub own_events_stream: String,
+
+    /// How many clients watch an order, or wait for one, at a time at most
+    #[arg(id = "WATCHERS_MAX", long = "watchers-max", env = "WATCHERS_MAX",
+          default_value = "10000", value_parser = Value::new(watchers_max, "10000"))]
+    pub watchers_max: usize,
 }
 
 impl Config {
@@ -86,6 +100,13 @@ impl Config {
             ack_wait: Duration::from_secs(self.consumer_ack_wait_seconds),
             ..consumer::Config::new(&self.events_stream, durable, filters)
         }
+    }
+}
+
+fn watchers_max(given: &str) -> Result<usize, String> {
+    match given.parse() {
+        Ok(watchers) if (1..=WATCHERS_MAX).contains(&watchers) => Ok(watchers),
+        _ => Err(format!("must be a number from 1 to {WATCHERS_MAX}")),
     }
 }
 

@@ -4,6 +4,7 @@
 //! ```text
 //! gRPC / NATS request ─► api ─► wire ─► domain ─► store + outbox        one transaction (I1)
 //! JetStream answer ─► consumer ─► inbox ─► reactions ─► wire ─► domain ─► store + outbox   (I4)
+//! WatchOrder, wait ─► api ─► watch ◄─ the outcome, whichever replica saw to it
 //! clock ─► sweeper ─► domain ─► store + outbox                          a deadline passed (I8)
 //! ```
 
@@ -16,6 +17,7 @@ pub mod api;
 pub mod once;
 pub mod reactions;
 pub mod sweeper;
+pub mod watch;
 
 pub mod changes;
 

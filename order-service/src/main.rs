@@ -10,7 +10,9 @@ use mailbox::{consumer, partitions, requests};
 use order_service::api::{self, Orders};
 use order_service::config::Config;
 use order_service::reactions::Reactions;
+use order_service::watch::{self, Hub};
 use order_service::{migrations, sweeper, wire};
+use tokio_util::sync::CancellationToken;
 
 const NAME: &str = "order-service";
 
@@ -43,11 +45,13 @@ async fn main() -> anyhow::Result<()> {
     database::migrate(&pool, schema).await?;
     let client = nats::connect(&config.nats, NAME).await?;
 
-    let orders = Arc::new(Orders::new(
+    let hub = Hub::new(config.watchers_max, tasks.token());
+    let orders = Orders::new(
         pool.clone(),
         config.order_deadline(),
         config.request_retention(),
-    ));
+    );
+    let orders = Arc::new(orders.watched_by(hub.clone()));
     let answers = config.consumer(NAME, wire::ANSWERS);
     tasks.spawn("grpc", {
         let descriptors = proto::orders::v1::DESCRIPTORS;
@@ -62,26 +66,21 @@ async fn main() -> anyhow::Result<()> {
         let (pool, client, token) = (pool.clone(), client.clone(), tasks.token());
         async move { Ok(consumer::run(pool, client, answers, Reactions, token).await?) }
     });
-    tasks.spawn("sweeper", {
-        let (pool, token) = (pool.clone(), tasks.token());
-        async move {
-            sweeper::run(pool, token).await;
-            Ok(())
-        }
+    background(&mut tasks, "watched orders", |token| {
+        watch::reader::run(hub.clone(), pool.clone(), token)
     });
-    tasks.spawn("kept requests", {
-        let (pool, kept, token) = (pool.clone(), config.request_retention(), tasks.token());
-        async move {
-            requests::maintain(pool, kept, token).await;
-            Ok(())
-        }
+    background(&mut tasks, "signals", |token| {
+        let stream = config.own_events_stream.clone();
+        watch::signals::run(hub, client.clone(), stream, token)
     });
-    tasks.spawn("partitions", {
-        let token = tasks.token();
-        async move {
-            partitions::maintain(pool, token).await;
-            Ok(())
-        }
+    background(&mut tasks, "sweeper", |token| {
+        sweeper::run(pool.clone(), token)
+    });
+    background(&mut tasks, "kept requests", |token| {
+        requests::maintain(pool.clone(), config.request_retention(), token)
+    });
+    background(&mut tasks, "partitions", |token| {
+        partitions::maintain(pool, token)
     });
     let token = tasks.token();
     let watching = database::watch(config.database, NAME, database_check, token);
@@ -89,4 +88,16 @@ async fn main() -> anyhow::Result<()> {
     let token = tasks.token();
     tasks.spawn("nats", nats::watch(client, nats_check, token));
     tasks.run().await
+}
+
+/// Starts what runs until the token is cancelled, and mends its own failures.
+fn background<F>(tasks: &mut Tasks, name: &'static str, task: impl FnOnce(CancellationToken) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let task = task(tasks.token());
+    tasks.spawn(name, async move {
+        task.await;
+        Ok(())
+    });
 }

@@ -6,12 +6,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio_postgres::error::DbError;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row, Transaction};
+use tokio_postgres::{Client, Transaction};
 use uuid::Uuid;
 
-use crate::domain::{
-    Currency, CustomerId, MalformedCurrency, NonPositiveTotal, Order, OrderId, Reason, State, Total,
-};
+use crate::domain::{CustomerId, MalformedCurrency, NonPositiveTotal, Order, OrderId};
+
+mod rows;
+
+pub use rows::reason_name;
+use rows::{columns, order};
 
 const INSERT: &str = "\
     INSERT INTO orders (order_id, customer_id, total_minor_units, currency, state, \
@@ -22,6 +25,12 @@ const GET: &str = "\
     SELECT order_id, customer_id, total_minor_units, currency, state, cancellation_reason, \
            create_time, update_time, deadline \
     FROM orders WHERE order_id = $1";
+
+// Many at a time, for those who watch them. What is pending still is left out: there is nothing to tell.
+const SETTLED: &str = "\
+    SELECT order_id, customer_id, total_minor_units, currency, state, cancellation_reason, \
+           create_time, update_time, deadline \
+    FROM orders WHERE order_id = ANY ($1) AND state <> 'pending'";
 
 const LIST: &str = "\
     SELECT order_id, customer_id, total_minor_units, currency, state, cancellation_reason, \
@@ -56,15 +65,6 @@ const SETTLE: &str = "\
         update_time = settled.update_time \
     FROM unnest($1, $2, $3, $4) AS settled (order_id, state, reason, update_time) \
     WHERE orders.order_id = settled.order_id";
-
-/// All that may stand in the table.
-const REASONS: [Reason; 5] = [
-    Reason::CreditLimitExceeded,
-    Reason::UnknownCustomer,
-    Reason::CurrencyMismatch,
-    Reason::ByCustomer,
-    Reason::TimedOut,
-];
 
 /// A statement that did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +126,17 @@ pub async fn get(client: &Client, order_id: OrderId) -> Result<Option<Order>, Er
         .as_ref()
         .map(order)
         .transpose()
+}
+
+/// Reads those of the orders that are approved or cancelled. One statement, whatever the count.
+pub async fn settled(client: &Client, order_ids: &[OrderId]) -> Result<Vec<Order>, Error> {
+    let order_ids: Vec<Uuid> = order_ids.iter().copied().map(Uuid::from).collect();
+    client
+        .query_typed(SETTLED, &[(&order_ids, Type::UUID_ARRAY)])
+        .await?
+        .iter()
+        .map(order)
+        .collect()
 }
 
 /// Reads at most `limit` orders that come after the order `after`, the oldest first; of one
@@ -229,81 +240,4 @@ pub fn now() -> SystemTime {
     let now = SystemTime::now();
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     now - Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000))
-}
-
-fn columns(state: State) -> (&'static str, Option<&'static str>) {
-    match state {
-        State::Pending => ("pending", None),
-        State::Approved => ("approved", None),
-        State::Cancelled(reason) => ("cancelled", Some(reason_name(reason))),
-    }
-}
-
-/// The name of a reason, in the table and in metrics.
-pub fn reason_name(reason: Reason) -> &'static str {
-    match reason {
-        Reason::CreditLimitExceeded => "credit_limit_exceeded",
-        Reason::UnknownCustomer => "unknown_customer",
-        Reason::CurrencyMismatch => "currency_mismatch",
-        Reason::ByCustomer => "by_customer",
-        Reason::TimedOut => "timed_out",
-    }
-}
-
-fn state(state: &str, reason: Option<&str>) -> Result<State, Error> {
-    let reason_of = |name| {
-        REASONS
-            .into_iter()
-            .find(|reason| reason_name(*reason) == name)
-    };
-    let known = match (state, reason) {
-        ("pending", None) => Some(State::Pending),
-        ("approved", None) => Some(State::Approved),
-        ("cancelled", Some(name)) => reason_of(name).map(State::Cancelled),
-        _ => None,
-    };
-    known.ok_or_else(|| {
-        Error::unreadable(format!(
-            "this version does not know state {state:?} with reason {reason:?}"
-        ))
-    })
-}
-
-fn order(row: &Row) -> Result<Order, Error> {
-    let currency = Currency::new(row.try_get("currency")?).map_err(Error::unreadable)?;
-    let total =
-        Total::new(row.try_get("total_minor_units")?, currency).map_err(Error::unreadable)?;
-    Ok(Order {
-        order_id: row.try_get::<_, Uuid>("order_id")?.into(),
-        customer_id: row.try_get::<_, Uuid>("customer_id")?.into(),
-        total,
-        state: state(row.try_get("state")?, row.try_get("cancellation_reason")?)?,
-        create_time: row.try_get("create_time")?,
-        update_time: row.try_get("update_time")?,
-        deadline: row.try_get("deadline")?,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_state_is_read_as_it_was_written() {
-        let cancelled = REASONS.map(State::Cancelled);
-        for written in [State::Pending, State::Approved]
-            .into_iter()
-            .chain(cancelled)
-        {
-            let (name, reason) = columns(written);
-            assert_eq!(state(name, reason).unwrap(), written);
-        }
-    }
-
-    #[test]
-    fn a_state_of_a_newer_version_is_told_by_name() {
-        let told = |name, reason| state(name, reason).unwrap_err().to_string();
-        assert!(told("shipped", None).contains("\"shipped\""));
-        assert!(told("cancelled", Some("theft")).contains("\"theft\""));
-    }
 }

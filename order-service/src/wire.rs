@@ -1,32 +1,27 @@
 //! Between protobuf and the domain. Protobuf stops here: what comes in is checked field by field,
 //! and what is wrong is told with the field's name.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chassis::page;
 use iso_currency::Currency as Iso4217;
-use prost::Message as _;
-use proto::{customers::v1 as customers, money::v1 as money, orders::v1 as orders};
+use proto::{money::v1 as money, orders::v1 as orders};
 use uuid::Uuid;
 
-use crate::domain::{
-    Answer, Currency, CustomerId, NonPositiveTotal, Order, OrderId, Reason, State, Total,
+use crate::domain::{Currency, CustomerId, NonPositiveTotal, Order, OrderId, Reason, State, Total};
+
+mod events;
+
+pub use events::{
+    ANSWERS, CREDIT_LIMIT_EXCEEDED, CREDIT_RESERVED, CURRENCY_MISMATCH, CUSTOMER_NOT_FOUND,
+    Unreadable, answer, order_approved, order_cancelled, order_created,
 };
+
+/// An answer waits for an outcome at most so long: less than a request may take at all, over gRPC or NATS.
+pub const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// The list's name, which its page tokens are bound to.
 const LIST: &str = "orders.v1.Order";
-
-/// The answers that settle orders, by the full names of their messages.
-pub const CREDIT_RESERVED: &str = "customers.v1.CreditReserved";
-pub const CREDIT_LIMIT_EXCEEDED: &str = "customers.v1.CreditLimitExceeded";
-pub const CUSTOMER_NOT_FOUND: &str = "customers.v1.CustomerNotFound";
-pub const CURRENCY_MISMATCH: &str = "customers.v1.CurrencyMismatch";
-pub const ANSWERS: [&str; 4] = [
-    CREDIT_RESERVED,
-    CREDIT_LIMIT_EXCEEDED,
-    CUSTOMER_NOT_FOUND,
-    CURRENCY_MISMATCH,
-];
 
 /// A field that cannot be taken as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +41,8 @@ pub enum Why {
     NotUuid,
     #[error("must be the code of a currency in use of ISO 4217, such as USD")]
     UnknownCurrency,
+    #[error("must be a duration of zero or more")]
+    NotDuration,
     #[error(transparent)]
     Total(#[from] NonPositiveTotal),
     #[error(transparent)]
@@ -58,17 +55,6 @@ impl Why {
     fn at(self, field: &'static str) -> Invalid {
         Invalid { field, why: self }
     }
-}
-
-/// An event that this service cannot read.
-#[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
-    #[error("order-service does not take events of type {0:?}; it takes {ANSWERS:?}")]
-    Type(String),
-    #[error("not a {0} in protobuf: {1}")]
-    Protobuf(&'static str, #[source] prost::DecodeError),
-    #[error("{0}: {1}")]
-    Field(&'static str, #[source] Invalid),
 }
 
 /// A checked `CreateOrderRequest`.
@@ -87,6 +73,12 @@ pub struct CancelOrder {
 /// A checked `GetOrderRequest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GetOrder {
+    pub order_id: OrderId,
+}
+
+/// A checked `WatchOrderRequest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchOrder {
     pub order_id: OrderId,
 }
 
@@ -165,6 +157,31 @@ impl TryFrom<orders::GetOrderRequest> for GetOrder {
     }
 }
 
+impl TryFrom<orders::WatchOrderRequest> for WatchOrder {
+    type Error = Invalid;
+
+    fn try_from(request: orders::WatchOrderRequest) -> Result<Self, Invalid> {
+        Ok(Self {
+            order_id: uuid("order_id", &request.order_id)?.into(),
+        })
+    }
+}
+
+/// The field `wait`, up to [`WAIT_MAX`].
+pub fn wait(given: Option<proto::Duration>) -> Result<Duration, Invalid> {
+    let Some(given) = given else {
+        return Ok(Duration::ZERO);
+    };
+    let seconds = u64::try_from(given.seconds);
+    let nanos = u32::try_from(given.nanos);
+    match (seconds, nanos) {
+        (Ok(seconds), Ok(nanos @ 0..1_000_000_000)) => {
+            Ok(Duration::new(seconds, nanos).min(WAIT_MAX))
+        }
+        _ => Err(Why::NotDuration.at("wait")),
+    }
+}
+
 impl TryFrom<orders::ListOrdersRequest> for ListOrders {
     type Error = Invalid;
 
@@ -197,53 +214,9 @@ fn filter(customer_id: &Option<CustomerId>) -> &[u8] {
     customer_id.as_ref().map_or(&[], |id| &id.0)
 }
 
-/// The order that an event answers about, and the answer.
-pub fn answer(event_type: &str, payload: &[u8]) -> Result<(OrderId, Answer), Unreadable> {
-    macro_rules! read {
-        ($name:ident, $message:ident) => {{
-            let message = customers::$message::decode(payload)
-                .map_err(|error| Unreadable::Protobuf($name, error))?;
-            let order_id = uuid("order_id", &message.order_id)
-                .map_err(|invalid| Unreadable::Field($name, invalid))?;
-            Ok((order_id.into(), Answer::$message))
-        }};
-    }
-    match event_type {
-        CREDIT_RESERVED => read!(CREDIT_RESERVED, CreditReserved),
-        CREDIT_LIMIT_EXCEEDED => read!(CREDIT_LIMIT_EXCEEDED, CreditLimitExceeded),
-        CUSTOMER_NOT_FOUND => read!(CUSTOMER_NOT_FOUND, CustomerNotFound),
-        CURRENCY_MISMATCH => read!(CURRENCY_MISMATCH, CurrencyMismatch),
-        other => Err(Unreadable::Type(other.to_owned())),
-    }
-}
-
-/// `OrderCreated`, which asks for credit.
-pub fn order_created(order: &Order) -> orders::OrderCreated {
-    orders::OrderCreated {
-        order_id: Uuid::from(order.order_id).to_string(),
-        customer_id: Uuid::from(order.customer_id).to_string(),
-        total: Some(total(order.total)),
-        create_time: Some(timestamp(order.create_time)),
-    }
-}
-
-/// `OrderApproved`.
-pub fn order_approved(order: &Order) -> orders::OrderApproved {
-    orders::OrderApproved {
-        order_id: Uuid::from(order.order_id).to_string(),
-        customer_id: Uuid::from(order.customer_id).to_string(),
-        total: Some(total(order.total)),
-    }
-}
-
-/// `OrderCancelled`, with its reason.
-pub fn order_cancelled(order: &Order, why: Reason) -> orders::OrderCancelled {
-    orders::OrderCancelled {
-        order_id: Uuid::from(order.order_id).to_string(),
-        customer_id: Uuid::from(order.customer_id).to_string(),
-        total: Some(total(order.total)),
-        reason: reason(why).into(),
-    }
+/// The id of an order as clients see it.
+pub fn order_id(order: &orders::Order) -> Result<OrderId, Invalid> {
+    uuid("order_id", &order.order_id).map(OrderId::from)
 }
 
 /// An order as clients see it.

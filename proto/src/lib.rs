@@ -10,7 +10,7 @@
     missing_debug_implementations
 )]
 
-pub use pbjson_types::Timestamp;
+pub use pbjson_types::{Duration, Timestamp};
 
 pub mod money {
     pub mod v1 {

@@ -275,6 +275,7 @@ async fn the_whole_system_starts_and_its_books_are_read() {
         .customers()
         .unwrap()
         .create_customer(CreateCustomerRequest {
+            request_id: String::new(),
             name: "Ada".into(),
             credit_limit: Some(euros(1_000)),
         })
@@ -284,6 +285,7 @@ async fn the_whole_system_starts_and_its_books_are_read() {
         .customer
         .unwrap();
     let order = |total| CreateOrderRequest {
+        wait: None,
         request_id: String::new(),
         customer_id: customer.customer_id.clone(),
         total: Some(euros(total)),

@@ -19,10 +19,10 @@ use tonic::{Code, Status};
 use tracing::{Instrument as _, Span};
 
 use super::{descriptors::Descriptors, observed_body::ObservedBody};
-use crate::{invalid, request, trace};
+use crate::{admission::Admission, invalid, request, trace};
 
-/// Requests in progress at once, open server streams included (I12). More are refused with
-/// `UNAVAILABLE`, which clients retry elsewhere or later.
+/// Requests in progress at once, open server streams included (I12), but for those that have given up
+/// their place. More are refused with `UNAVAILABLE`, which clients retry elsewhere or later.
 const IN_FLIGHT_MAX: usize = 1024;
 /// What a handler may take before it answers, whatever its caller allows.
 const DEADLINE_MAX: Duration = Duration::from_secs(30);
@@ -62,7 +62,7 @@ impl Observer {
 /// An axum middleware around all routes.
 pub(super) async fn observe(
     State(observer): State<Observer>,
-    call: Request,
+    mut call: Request,
     next: Next,
 ) -> Response {
     let path = call.uri().path();
@@ -76,20 +76,22 @@ pub(super) async fn observe(
         Err(refusal) => return answered(refusal.into_http(), request, None, span),
     };
     let deadline = deadline(call.headers());
+    let admission = Admission::new(deadline, permit);
+    call.extensions_mut().insert(admission.clone());
     let handled = AssertUnwindSafe(next.run(call)).catch_unwind();
     let response = match timeout(deadline, handled).instrument(span.clone()).await {
         Ok(Ok(response)) => response,
         Ok(Err(_panic)) => Status::internal("the server failed").into_http(),
         Err(_) => Status::deadline_exceeded("the deadline passed").into_http(),
     };
-    answered(response, request, permit, span)
+    answered(response, request, Some(admission), span)
 }
 
 /// A refusal is finished with its headers, a success with its trailers.
 fn answered(
     response: Response,
     mut request: request::Request,
-    permit: Option<OwnedSemaphorePermit>,
+    admission: Option<Admission>,
     span: Span,
 ) -> Response {
     if let Some(status) = Status::from_header_map(response.headers()) {
@@ -97,7 +99,7 @@ fn answered(
         span.in_scope(|| finish(&mut request, unreadable.as_ref().unwrap_or(&status)));
         return unreadable.map_or(response, Status::into_http);
     }
-    response.map(|body| Body::new(ObservedBody::new(body, request, permit, span)))
+    response.map(|body| Body::new(ObservedBody::new(body, request, admission, span)))
 }
 
 /// What prost begins with when bytes are not the message that they should be.

@@ -8,19 +8,18 @@ use std::{
 
 use axum::body::{Body, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 use tracing::Span;
 
 use super::observe::finish;
-use crate::request::Request;
+use crate::{admission::Admission, request::Request};
 
 /// Dropped before its trailers, it counts the request as cancelled.
 pub(super) struct ObservedBody {
     body: Body,
     request: Request,
     /// Held as long as the stream is open, so that open streams are bounded.
-    _permit: Option<OwnedSemaphorePermit>,
+    _admission: Option<Admission>,
     span: Span,
 }
 
@@ -28,13 +27,13 @@ impl ObservedBody {
     pub(super) fn new(
         body: Body,
         request: Request,
-        permit: Option<OwnedSemaphorePermit>,
+        admission: Option<Admission>,
         span: Span,
     ) -> Self {
         Self {
             body,
             request,
-            _permit: permit,
+            _admission: admission,
             span,
         }
     }

@@ -18,9 +18,10 @@ use super::{
     Handler,
     codec::{CONTENT_TYPE, CONTENT_TYPES, Codec},
 };
-use crate::{request, trace};
+use crate::{admission::Admission, request, trace};
 
-/// Requests that one endpoint handles at once (I12); the next wait in its subscription.
+/// Requests that one endpoint handles at once (I12), but for those that have given up their place; the
+/// next wait in its subscription.
 const IN_FLIGHT_MAX: usize = 256;
 /// What a handler may take. A NATS request tells no deadline of its own.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -76,8 +77,8 @@ pub(super) async fn serve(mut endpoint: Endpoint, operation: Operation) -> anyho
         while handling.try_join_next().is_some() {}
         let operation = operation.clone();
         handling.spawn(async move {
-            handle(&request, &operation).await;
-            drop(place);
+            let admission = Admission::new(DEADLINE, Some(place));
+            handle(&request, &operation, admission).await;
         });
     }
     while handling.join_next().await.is_some() {}
@@ -87,7 +88,7 @@ pub(super) async fn serve(mut endpoint: Endpoint, operation: Operation) -> anyho
     Ok(())
 }
 
-async fn handle(message: &Request, operation: &Operation) {
+async fn handle(message: &Request, operation: &Operation, admission: Admission) {
     let method = operation.method;
     let headers = message.message.headers.as_ref();
     let span = tracing::info_span!("nats", otel.name = method, otel.kind = "server", method);
@@ -96,7 +97,7 @@ async fn handle(message: &Request, operation: &Operation) {
 
     let codec = Codec::of(headers);
     let result = match &codec {
-        Ok(codec) => call(*codec, message, operation, &span)
+        Ok(codec) => call(*codec, message, operation, admission.clone(), &span)
             .await
             .and_then(|reply| fitting(reply, operation.client.max_payload())),
         Err(unknown) => Err(Status::invalid_argument(format!(
@@ -148,13 +149,15 @@ async fn call(
     codec: Codec,
     message: &Request,
     operation: &Operation,
+    admission: Admission,
     span: &Span,
 ) -> Result<Bytes, Status> {
     let handler = &operation.handler;
     let headers = message.message.headers.clone().unwrap_or_default();
     let payload = message.message.payload.clone();
     // The handler runs within the closure too, so that a panic before its first await is caught.
-    let handled = AssertUnwindSafe(async { handler(codec, payload, headers).await }).catch_unwind();
+    let handled = AssertUnwindSafe(async { handler(codec, payload, headers, admission).await })
+        .catch_unwind();
     let in_time = timeout(DEADLINE, handled).instrument(span.clone());
     match operation.cut.run_until_cancelled(in_time).await {
         Some(Ok(Ok(result))) => result,

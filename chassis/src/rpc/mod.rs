@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Request, Response, Status};
 
 use self::codec::Codec;
+use crate::admission::Admission;
 
 /// What requests in hand may take after the token. With [`FLUSH`] it is less than the process has by
 /// default, so that its end answers them instead of cutting them off.
@@ -28,7 +29,7 @@ const DRAIN: Duration = Duration::from_secs(15);
 const FLUSH: Duration = Duration::from_secs(3);
 
 /// Takes a request's bytes and gives the reply's, in the same encoding.
-type Handler = Arc<dyn Fn(Codec, Bytes, async_nats::HeaderMap) -> Handled + Send + Sync>;
+type Handler = Arc<dyn Fn(Codec, Bytes, async_nats::HeaderMap, Admission) -> Handled + Send + Sync>;
 type Handled = Pin<Box<dyn Future<Output = Result<Bytes, Status>> + Send>>;
 
 /// A NATS service and its operations: `{group}.{operation}` is the subject.
@@ -74,11 +75,15 @@ impl Api {
         Fut: Future<Output = Result<Response<Resp>, Status>> + Send,
     {
         let handler = Arc::new(handler);
-        let call = move |codec: Codec, payload: Bytes, headers: async_nats::HeaderMap| {
+        let call = move |codec: Codec,
+                         payload: Bytes,
+                         headers: async_nats::HeaderMap,
+                         admission: Admission| {
             let handler = Arc::clone(&handler);
             async move {
                 let mut request = Request::new(codec.decode::<Req>(payload)?);
                 *request.metadata_mut() = codec::metadata(&headers);
+                request.extensions_mut().insert(admission);
                 let response = handler(request).await?;
                 codec.encode(&response.into_inner())
             }

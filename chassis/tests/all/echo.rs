@@ -3,6 +3,7 @@
 use std::{
     pin::Pin,
     sync::{Arc, OnceLock},
+    time::Instant,
 };
 
 use axum::{
@@ -11,7 +12,7 @@ use axum::{
     response::IntoResponse as _,
     routing::post,
 };
-use chassis::{config, telemetry::Telemetry, trace};
+use chassis::{admission::Admission, config, telemetry::Telemetry, trace};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, server::UnaryService, service::Routes};
@@ -84,6 +85,18 @@ pub(crate) async fn perform(
         "Hold" => {
             gate.acquire().await.unwrap().forget();
             "held".to_owned()
+        }
+        "Wait" => {
+            let admission = Admission::of(&request);
+            if request.get_ref().text != "not" {
+                admission.give_up_place();
+                gate.acquire().await.unwrap().forget();
+            }
+            "waited".to_owned()
+        }
+        "Left" => {
+            let left = Admission::of(&request).answer_by() - Instant::now();
+            left.as_millis().to_string()
         }
         "Long" => "x".repeat(2 << 20),
         "Refuse" => return Err(chassis::invalid::argument("text", "must not\nbe this")),

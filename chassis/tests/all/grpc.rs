@@ -293,3 +293,53 @@ async fn too_many_calls_are_refused_and_health_still_answers() -> Result<()> {
     assert_eq!(call(&channel, "Echo", text("again")).await?, "again");
     Ok(())
 }
+
+#[tokio::test]
+async fn who_has_given_up_its_place_keeps_nobody_out() -> Result<()> {
+    let server = Server::start().await?;
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        let channel = server.channel().await?;
+        for _ in 0..250 {
+            let channel = channel.clone();
+            waiting.push(tokio::spawn(async move {
+                call(&channel, "Wait", text("")).await
+            }));
+        }
+    }
+    let channel = server.channel().await?;
+    eventually("all to wait", SOON, async || {
+        let metrics = echo::telemetry().metrics().render();
+        let in_flight = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("rpc_requests_in_flight{transport=\"grpc\"} "));
+        let in_flight: f64 = in_flight.unwrap_or("0").parse()?;
+        Ok((in_flight >= waiting.len() as f64).then_some(()))
+    })
+    .await?;
+    assert_eq!(call(&channel, "Echo", text("in")).await?, "in");
+    server.gate.add_permits(waiting.len());
+    for call in waiting {
+        assert_eq!(call.await??, "waited");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_handler_knows_its_callers_deadline() -> Result<()> {
+    let server = Server::start().await?;
+    let channel = server.channel().await?;
+    let left = async |request| {
+        call(&channel, "Left", request)
+            .await?
+            .parse::<u64>()
+            .map_err(anyhow::Error::from)
+    };
+    let mut hurried = text("");
+    hurried.set_timeout(Duration::from_secs(3));
+    let hurried = left(hurried).await?;
+    assert!((2_000..3_000).contains(&hurried), "{hurried} ms");
+    let patient = left(text("")).await?;
+    assert!((20_000..=30_000).contains(&patient), "{patient} ms");
+    Ok(())
+}

@@ -34,7 +34,7 @@ impl Service {
         let gate: Gate = Arc::new(Semaphore::new(0));
         let mut api = Api::new("test-service", "1.2.3", "what tests call", "test.v1");
         for operation in [
-            "Echo", "Trace", "Hold", "Long", "Refuse", "Panic", "Missing",
+            "Echo", "Trace", "Hold", "Long", "Refuse", "Panic", "Missing", "Wait",
         ] {
             let gate = Arc::clone(&gate);
             api = api.operation(operation, move |request| {
@@ -337,6 +337,32 @@ async fn an_endpoint_whose_places_are_all_taken_stops_at_once() -> Result<()> {
     service.gate.add_permits(PLACES);
     for reply in held {
         assert_eq!(Text::decode(reply.await??.payload)?.text, "held");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_has_given_up_its_place_keeps_nobody_out() -> Result<()> {
+    const WAITING: usize = 300;
+    let service = Arc::new(Service::start().await?);
+    let idle = Arc::strong_count(&service.gate);
+    let mut waiting = Vec::new();
+    for _ in 0..WAITING {
+        let service = Arc::clone(&service);
+        waiting.push(tokio::spawn(async move {
+            service.call("Wait", PROTOBUF, b"").await
+        }));
+    }
+    eventually("all to wait", SOON, async || {
+        Ok((Arc::strong_count(&service.gate) == idle + WAITING).then_some(()))
+    })
+    .await?;
+    let not = Text { text: "not".into() }.encode_to_vec();
+    let reply = service.call("Wait", PROTOBUF, &not).await?;
+    assert_eq!(Text::decode(reply.payload)?.text, "waited");
+    service.gate.add_permits(WAITING);
+    for reply in waiting {
+        assert_eq!(Text::decode(reply.await??.payload)?.text, "waited");
     }
     Ok(())
 }

@@ -50,6 +50,24 @@ pub enum Refusal {
     },
 }
 
+/// Why credit is refused, without the particulars of the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalKind {
+    CustomerNotFound,
+    CurrencyMismatch,
+    CreditLimitExceeded,
+}
+
+impl Refusal {
+    pub fn kind(&self) -> RefusalKind {
+        match self {
+            Self::CustomerNotFound => RefusalKind::CustomerNotFound,
+            Self::CurrencyMismatch { .. } => RefusalKind::CurrencyMismatch,
+            Self::CreditLimitExceeded { .. } => RefusalKind::CreditLimitExceeded,
+        }
+    }
+}
+
 /// Where an order's reservation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReservationState {

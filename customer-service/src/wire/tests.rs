@@ -1,9 +1,11 @@
 use std::time::Duration;
 
-use prost::Name as _;
+use prost::{Message as _, Name as _};
+use proto::orders::v1 as orders;
 
 use super::*;
 use crate::domain::Account;
+use crate::domain::Event;
 
 const ID: &str = "0192f8c1-6d3e-7a44-9a51-3c5b8e0d2f17";
 const CUSTOMER_ID: &str = "0192f8c1-6d3e-7a44-9a51-3c5b8e0d2f18";
@@ -14,6 +16,7 @@ fn eur(minor_units: i64) -> Option<money::Money> {
 
 fn create() -> customers::CreateCustomerRequest {
     customers::CreateCustomerRequest {
+        request_id: String::new(),
         name: "Ada".to_owned(),
         credit_limit: eur(10_000),
     }

@@ -21,6 +21,7 @@ use crate::support::{
 
 async fn create(customers: &Customers, name: &str, limit: i64) -> Result<Customer, Status> {
     let request = CreateCustomerRequest {
+        request_id: String::new(),
         name: name.to_owned(),
         credit_limit: money(limit, "USD"),
     };

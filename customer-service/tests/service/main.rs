@@ -4,6 +4,8 @@
 
 mod api;
 mod limits;
+mod once;
 mod reactions;
 mod releases;
+mod reservations;
 mod support;

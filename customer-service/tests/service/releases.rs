@@ -12,7 +12,7 @@ use crate::support::{
     apply, count, customer, database, database_in, delivery, events, money, postgres, reserved,
 };
 
-fn cancelled(order: &OrderCreated) -> Delivery {
+pub(crate) fn cancelled(order: &OrderCreated) -> Delivery {
     delivery(&OrderCancelled {
         order_id: order.order_id.clone(),
         customer_id: order.customer_id.clone(),

@@ -61,6 +61,7 @@ pub(crate) fn money(minor_units: i64, currency: &str) -> Option<Money> {
 /// A new customer with a limit in USD.
 pub(crate) async fn customer(pool: &Pool, limit: i64) -> Customer {
     let request = CreateCustomerRequest {
+        request_id: String::new(),
         name: "Ada".to_owned(),
         credit_limit: money(limit, "USD"),
     };

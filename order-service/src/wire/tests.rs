@@ -1,13 +1,16 @@
 use std::time::Duration;
 
-use prost::Name as _;
+use prost::{Message as _, Name as _};
+use proto::customers::v1 as customers;
 
 use super::*;
+use crate::domain::Answer;
 
 const ID: &str = "0192f8c1-6d3e-7a44-9a51-3c5b8e0d2f17";
 
 fn create() -> orders::CreateOrderRequest {
     orders::CreateOrderRequest {
+        wait: None,
         request_id: String::new(),
         customer_id: ID.to_owned(),
         total: Some(money::Money {
@@ -117,6 +120,7 @@ fn a_currency_is_one_in_use_of_iso_4217() {
 #[test]
 fn an_order_id_is_checked() {
     let request = |order_id: &str| orders::GetOrderRequest {
+        wait: None,
         order_id: order_id.to_owned(),
     };
     assert!(GetOrder::try_from(request(ID)).is_ok());

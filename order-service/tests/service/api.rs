@@ -81,6 +81,7 @@ async fn an_unknown_order_is_not_found() {
 async fn a_wrong_field_is_told_by_name_in_the_message_and_in_the_details() {
     let orders = Orders::new(database().await, PATIENCE, KEPT);
     let free = CreateOrderRequest {
+        wait: None,
         request_id: String::new(),
         customer_id: Uuid::now_v7().to_string(),
         total: money(0, "USD"),

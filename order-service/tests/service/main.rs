@@ -8,4 +8,7 @@ mod deadline;
 mod json;
 mod once;
 mod reactions;
+mod replica;
 mod support;
+mod wait;
+mod watch;

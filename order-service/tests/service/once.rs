@@ -20,6 +20,7 @@ async fn create(
     total: i64,
 ) -> Result<Order, Status> {
     let request = CreateOrderRequest {
+        wait: None,
         customer_id: customer.to_string(),
         total: money(total, "USD"),
         request_id: request_id.to_owned(),
@@ -192,6 +193,7 @@ async fn answers_are_kept_for_their_time_and_retired_by_partition() {
     // Nobody takes the old id for a new one meanwhile.
     let orders = Orders::new(pool.clone(), PATIENCE, two_days);
     let request = CreateOrderRequest {
+        wait: None,
         customer_id: customer.to_string(),
         total: money(1, "USD"),
         request_id: id,

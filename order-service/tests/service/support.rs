@@ -68,6 +68,7 @@ pub(crate) async fn create(
     total: i64,
 ) -> Result<Order, Status> {
     let request = CreateOrderRequest {
+        wait: None,
         request_id: String::new(),
         customer_id: customer_id.to_string(),
         total: money(total, "USD"),
@@ -84,6 +85,7 @@ pub(crate) async fn pending(pool: &Pool) -> Order {
 
 pub(crate) async fn get(orders: &Orders, order_id: &str) -> Result<Order, Status> {
     let request = GetOrderRequest {
+        wait: None,
         order_id: order_id.to_owned(),
     };
     let found = orders.get_order(Request::new(request)).await?;

@@ -73,6 +73,7 @@ fn a_repeated_request_gets_the_first_answer_over_whichever_transport() {
         let customer = clients[0].create_customer("Ada", euros(1_000)).await;
         let customer_id = customer.unwrap().customer_id;
         let mut request = CreateOrderRequest {
+            wait: None,
             customer_id: customer_id.clone(),
             total: Some(euros(600)),
             request_id: Uuid::now_v7().to_string(),

@@ -187,6 +187,7 @@ impl Client {
         credit_limit: Money,
     ) -> Result<Customer, Failure> {
         let request = CreateCustomerRequest {
+            request_id: String::new(),
             name: name.to_owned(),
             credit_limit: Some(credit_limit),
         };
@@ -208,6 +209,7 @@ impl Client {
         total: Money,
     ) -> Result<Order, Failure> {
         let request = CreateOrderRequest {
+            wait: None,
             request_id: String::new(),
             customer_id: customer_id.to_owned(),
             total: Some(total),
@@ -248,7 +250,13 @@ impl Client {
     pub(crate) async fn get_order(&self, order_id: &str) -> Result<Order, Failure> {
         let order_id = order_id.to_owned();
         let found: GetOrderResponse = self
-            .call("orders.v1.GetOrder", &GetOrderRequest { order_id })
+            .call(
+                "orders.v1.GetOrder",
+                &GetOrderRequest {
+                    order_id,
+                    wait: None,
+                },
+            )
             .await?;
         Ok(found.order.context("an answer without an order")?)
     }

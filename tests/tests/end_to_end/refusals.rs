@@ -74,6 +74,7 @@ fn a_bad_order_is_refused_by_its_field() {
         for client in every_client(system).await {
             for (field, total) in bad_money(0) {
                 let request = CreateOrderRequest {
+                    wait: None,
                     request_id: String::new(),
                     customer_id: Uuid::now_v7().to_string(),
                     total,
@@ -83,6 +84,7 @@ fn a_bad_order_is_refused_by_its_field() {
             }
             for id in BAD_IDS {
                 let request = CreateOrderRequest {
+                    wait: None,
                     request_id: String::new(),
                     customer_id: id.into(),
                     total: Some(euros(1)),
@@ -101,6 +103,7 @@ fn a_bad_customer_is_refused_by_its_field() {
         for client in every_client(system).await {
             for (field, credit_limit) in bad_money(-1) {
                 let request = CreateCustomerRequest {
+                    request_id: String::new(),
                     name: "Ada".into(),
                     credit_limit,
                 };
@@ -109,6 +112,7 @@ fn a_bad_customer_is_refused_by_its_field() {
             }
             for name in ["", "  \u{a0}", &"a".repeat(201), "two\nlines"] {
                 let request = CreateCustomerRequest {
+                    request_id: String::new(),
                     name: name.into(),
                     credit_limit: Some(euros(1)),
                 };
@@ -127,7 +131,10 @@ fn a_malformed_id_is_refused_and_an_unknown_one_is_not_found() {
         for client in every_client(system).await {
             for id in BAD_IDS {
                 let order_id = id.to_owned();
-                let request = GetOrderRequest { order_id };
+                let request = GetOrderRequest {
+                    order_id,
+                    wait: None,
+                };
                 let operation = "orders.v1.GetOrder";
                 refused::<_, GetOrderResponse>(&client, operation, request, "order_id").await;
                 let customer_id = id.to_owned();

@@ -103,6 +103,7 @@ fn place_all(
         let mut orders = stage.system.orders()?;
         let (taken, told) = (Arc::clone(&taken), told.clone());
         let request = CreateOrderRequest {
+            wait: None,
             request_id: String::new(),
             customer_id: customer_id.to_owned(),
             total: Some(money(ORDER_CENTS)),

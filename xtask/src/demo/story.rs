@@ -101,6 +101,7 @@ pub(super) async fn customer(stage: &Stage, name: &str, limit: i64) -> Result<Cu
     );
     let begun = Instant::now();
     let request = CreateCustomerRequest {
+        request_id: String::new(),
         name: name.to_owned(),
         credit_limit: Some(money(limit)),
     };
@@ -160,6 +161,7 @@ async fn order(stage: &Stage, trail: &mut Trail, ask: &Ask<'_>) -> Result<String
 
 async fn place(stage: &Stage, ask: &Ask<'_>) -> Result<Order> {
     let request = CreateOrderRequest {
+        wait: None,
         request_id: String::new(),
         customer_id: ask.customer_id.to_owned(),
         total: Some(money(ask.cents)),
@@ -185,6 +187,7 @@ async fn place(stage: &Stage, ask: &Ask<'_>) -> Result<Order> {
 /// Shows what the order came to, and fails when the story goes otherwise.
 async fn outcome(stage: &Stage, ask: &Ask<'_>, order_id: &str) -> Result<()> {
     let request = GetOrderRequest {
+        wait: None,
         order_id: order_id.to_owned(),
     };
     let found = stage

@@ -1,0 +1,205 @@
+//! An answer that waits for the outcome, and for no longer than it was asked to.
+
+use std::time::{Duration, Instant};
+
+use harness::eventually;
+use proto::orders::v1::order_service_server::OrderService as _;
+use proto::orders::v1::{CreateOrderRequest, GetOrderRequest, GetOrderResponse, Order, OrderState};
+use tonic::{Code, Request, Status};
+use uuid::Uuid;
+
+use crate::reactions::reserved;
+use crate::replica::{Replica, SOON, WATCHERS};
+use crate::support::{apply, cancel, count, money, pending};
+
+fn seconds(seconds: i64) -> Option<proto::Duration> {
+    Some(proto::Duration { seconds, nanos: 0 })
+}
+
+fn millis(millis: i32) -> Option<proto::Duration> {
+    let nanos = millis * 1_000_000;
+    Some(proto::Duration { seconds: 0, nanos })
+}
+
+fn request(wait: Option<proto::Duration>) -> CreateOrderRequest {
+    CreateOrderRequest {
+        customer_id: Uuid::now_v7().to_string(),
+        total: money(100, "USD"),
+        request_id: String::new(),
+        wait,
+    }
+}
+
+async fn create(replica: &Replica, request: CreateOrderRequest) -> Result<Order, Status> {
+    let created = replica.orders.create_order(Request::new(request)).await?;
+    Ok(created.into_inner().order.unwrap())
+}
+
+async fn get(
+    replica: &Replica,
+    order_id: &str,
+    wait: Option<proto::Duration>,
+) -> Result<Order, Status> {
+    let order_id = order_id.to_owned();
+    let request = Request::new(GetOrderRequest { order_id, wait });
+    let GetOrderResponse { order } = replica.orders.get_order(request).await?.into_inner();
+    Ok(order.unwrap())
+}
+
+/// Approves the only order that is pending, as another replica would.
+async fn approve(replica: &Replica) {
+    let order_id = eventually("an order", SOON, async || {
+        let client = replica.pool.get().await?;
+        let sql = "SELECT order_id FROM orders WHERE state = 'pending'";
+        let row = client.query_opt(sql, &[]).await?;
+        Ok(row.map(|row| row.get::<_, Uuid>(0)))
+    });
+    let order_id = order_id.await.unwrap();
+    let order = Order {
+        order_id: order_id.to_string(),
+        customer_id: order_id.to_string(),
+        total: money(100, "USD"),
+        ..Order::default()
+    };
+    apply(&replica.pool, vec![reserved(&order)]).await.unwrap();
+    replica.hub.signal(order_id.into());
+}
+
+#[tokio::test]
+async fn a_create_that_waits_is_answered_with_the_outcome() {
+    let replica = Replica::start(WATCHERS).await;
+    let begun = Instant::now();
+    let (created, ()) = tokio::join!(create(&replica, request(seconds(20))), approve(&replica));
+    let created = created.unwrap();
+    assert_eq!(created.state(), OrderState::Approved);
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert_eq!(
+        created,
+        get(&replica, &created.order_id, None).await.unwrap()
+    );
+    assert_eq!(replica.hub.watchers(), 0);
+}
+
+#[tokio::test]
+async fn a_wait_that_is_over_is_no_error() {
+    let replica = Replica::start(WATCHERS).await;
+    let begun = Instant::now();
+    let created = create(&replica, request(millis(300))).await.unwrap();
+    assert_eq!(created.state(), OrderState::Pending);
+    let found = get(&replica, &created.order_id, millis(300)).await.unwrap();
+    assert_eq!(found, created);
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(600), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(replica.hub.watchers(), 0);
+}
+
+#[tokio::test]
+async fn a_wait_ends_before_the_calls_own_deadline() {
+    let replica = Replica::start(WATCHERS).await;
+    let mut client = crate::replica::client(replica.serve().await).await;
+    for _ in 0..5 {
+        let mut hurried = Request::new(request(seconds(20)));
+        hurried.set_timeout(Duration::from_millis(500));
+        let created = client.create_order(hurried).await.unwrap().into_inner();
+        assert_eq!(created.order.unwrap().state(), OrderState::Pending);
+    }
+}
+
+#[tokio::test]
+async fn a_get_waits_for_an_outcome_and_not_for_one_that_is_there() {
+    let replica = Replica::start(WATCHERS).await;
+    let order = pending(&replica.pool).await;
+    let (found, ()) = tokio::join!(
+        get(&replica, &order.order_id, seconds(20)),
+        approve(&replica)
+    );
+    let found = found.unwrap();
+    assert_eq!(found.state(), OrderState::Approved);
+    let begun = Instant::now();
+    let again = get(&replica, &order.order_id, seconds(20)).await.unwrap();
+    assert_eq!(again, found);
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    let nobody = Uuid::now_v7().to_string();
+    let refused = get(&replica, &nobody, seconds(20)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_wait_is_zero_or_more_and_is_cut_at_its_most() {
+    let replica = Replica::start(WATCHERS).await;
+    let malformed = [
+        seconds(-1),
+        millis(-1),
+        Some(proto::Duration {
+            seconds: 1,
+            nanos: 1_000_000_000,
+        }),
+    ];
+    for wait in malformed {
+        let refused = create(&replica, request(wait)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().starts_with("wait: "), "{refused}");
+    }
+    let client = replica.pool.get().await.unwrap();
+    assert_eq!(count(&client, "orders").await, 0);
+    let longest = order_service::wire::wait(seconds(i64::MAX)).unwrap();
+    assert_eq!(longest, Duration::from_secs(20));
+    create(&replica, request(seconds(0))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_retry_waits_for_the_first_ones_order_whatever_time_it_allows() {
+    let replica = Replica::start(WATCHERS).await;
+    let mut asked = request(millis(100));
+    asked.request_id = Uuid::now_v7().to_string();
+    let first = create(&replica, asked.clone()).await.unwrap();
+    assert_eq!(first.state(), OrderState::Pending);
+
+    asked.wait = seconds(20);
+    let (retried, ()) = tokio::join!(create(&replica, asked.clone()), approve(&replica));
+    let retried = retried.unwrap();
+    assert_eq!(retried.order_id, first.order_id);
+    assert_eq!(retried.state(), OrderState::Approved);
+
+    // As it stands by then with a wait, and the first answer without.
+    cancel(&replica.orders, &first.order_id).await.unwrap();
+    let retried = create(&replica, asked.clone()).await.unwrap();
+    assert_eq!(retried.state(), OrderState::Cancelled);
+    asked.wait = None;
+    assert_eq!(create(&replica, asked).await.unwrap(), first);
+    let client = replica.pool.get().await.unwrap();
+    assert_eq!(count(&client, "orders").await, 1);
+}
+
+#[tokio::test]
+async fn a_create_that_cannot_wait_is_refused_before_anything_is_done() {
+    let replica = Replica::start(1).await;
+    let order = pending(&replica.pool).await;
+    let _watching = replica.watch(&order.order_id).await.unwrap();
+    let refused = create(&replica, request(seconds(1))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    let client = replica.pool.get().await.unwrap();
+    assert_eq!(count(&client, "orders").await, 1);
+    create(&replica, request(None)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_end_of_the_service_answers_those_who_wait() {
+    let replica = Replica::start(WATCHERS).await;
+    let ends = async {
+        eventually("somebody to wait", SOON, async || {
+            Ok((replica.hub.watchers() == 1).then_some(()))
+        })
+        .await
+        .unwrap();
+        replica.token.cancel();
+    };
+    let begun = Instant::now();
+    let (created, ()) = tokio::join!(create(&replica, request(seconds(20))), ends);
+    assert_eq!(created.unwrap().state(), OrderState::Pending);
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    // It was placed all the same: who asks elsewhere finds it.
+    let elsewhere = Replica::on(replica.pool.clone(), WATCHERS);
+    approve(&elsewhere).await;
+}
