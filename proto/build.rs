@@ -5,7 +5,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
+    DEAD_LETTERS,
     "money/v1/money.proto",
     "orders/v1/orders.proto",
     "orders/v1/events.proto",
@@ -13,16 +14,27 @@ const FILES: [&str; 5] = [
     "customers/v1/events.proto",
 ];
 
-/// A service's own file, and the file of descriptors for it: reflection shows no other service.
-const SERVICES: [(&str, &str); 2] = [
-    ("orders/v1/orders.proto", "orders.v1.descriptors.bin"),
+/// A service's own files, and the file of descriptors for it: reflection shows no other service.
+const SERVICES: [([&str; 2], &str); 2] = [
     (
-        "customers/v1/customers.proto",
+        ["orders/v1/orders.proto", DEAD_LETTERS],
+        "orders.v1.descriptors.bin",
+    ),
+    (
+        ["customers/v1/customers.proto", DEAD_LETTERS],
         "customers.v1.descriptors.bin",
     ),
 ];
 
-const PACKAGES: [&str; 3] = [".money.v1", ".orders.v1", ".customers.v1"];
+/// Which each service serves for its own.
+const DEAD_LETTERS: &str = "dead_letters/v1/dead_letters.proto";
+
+const PACKAGES: [&str; 4] = [
+    ".dead_letters.v1",
+    ".money.v1",
+    ".orders.v1",
+    ".customers.v1",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     for file in FILES {
@@ -31,8 +43,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let descriptors = protox::compile(FILES, ["."])?;
     let encoded = descriptors.encode_to_vec();
-    for (service, descriptors) in SERVICES {
-        let encoded = protox::compile([service], ["."])?.encode_to_vec();
+    for (files, descriptors) in SERVICES {
+        let encoded = protox::compile(files, ["."])?.encode_to_vec();
         fs::write(out.join(descriptors), encoded)?;
     }
 

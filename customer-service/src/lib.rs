@@ -4,6 +4,7 @@
 //! ```text
 //! gRPC / NATS request ─► api ─► wire ─► domain ─► store + outbox        one transaction (I1)
 //! JetStream order event ─► consumer ─► inbox ─► reactions ─► wire ─► domain ─► store + outbox   (I4)
+//! people, about dead letters ─► letters ─► reactions                     as if delivered again (I10)
 //! ```
 
 // `migrations`: this service's own tables.
@@ -12,6 +13,7 @@ refinery::embed_migrations!("migrations");
 pub mod config;
 
 pub mod api;
+pub mod letters;
 pub mod once;
 pub mod reactions;
 

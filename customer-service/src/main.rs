@@ -8,6 +8,7 @@ use chassis::{admin, database, grpc, listen, nats, telemetry};
 use clap::Parser as _;
 use customer_service::api::{self, Customers};
 use customer_service::config::Config;
+use customer_service::letters::{self, DeadLetters};
 use customer_service::reactions::Reactions;
 use customer_service::{migrations, wire};
 use mailbox::{consumer, partitions, requests};
@@ -45,15 +46,17 @@ async fn main() -> anyhow::Result<()> {
 
     let customers = Arc::new(Customers::new(pool.clone(), config.request_retention()));
     let orders = config.consumer(NAME, wire::EVENTS);
+    let dead_letters = DeadLetters::new(client.clone(), pool.clone(), &orders);
+    let dead_letters = Arc::new(dead_letters);
     tasks.spawn("grpc", {
         let descriptors = proto::customers::v1::DESCRIPTORS;
-        let routes = api::grpc(&customers);
+        let routes = api::grpc(&customers).add_service(letters::grpc(&dead_letters));
         grpc::serve(grpc_listener, routes, descriptors, health, tasks.token())
     });
-    tasks.spawn("requests", {
-        let requests = api::nats(&customers);
-        requests.serve(client.clone(), tasks.token())
-    });
+    let requests = api::nats(&customers).serve(client.clone(), tasks.token());
+    tasks.spawn("requests", requests);
+    let requests = letters::nats(&dead_letters).serve(client.clone(), tasks.token());
+    tasks.spawn("requests about dead letters", requests);
     tasks.spawn("reactions", {
         let (pool, client, token) = (pool.clone(), client.clone(), tasks.token());
         async move { Ok(consumer::run(pool, client, orders, Reactions, token).await?) }

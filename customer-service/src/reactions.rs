@@ -160,9 +160,9 @@ fn read(events: &[Claimed]) -> Result<Vec<Event>, Failure> {
     told.map_err(|unreadable| match unreadable {
         // A newer version asked the common consumer for it, and reads it.
         wire::Unreadable::Type(_) => Failure::Unknown(unreadable.to_string()),
-        wire::Unreadable::Protobuf(..) | wire::Unreadable::Field(..) => {
-            Failure::Definite(unreadable.to_string())
-        }
+        wire::Unreadable::Protobuf(..)
+        | wire::Unreadable::Field(..)
+        | wire::Unreadable::Json(..) => Failure::Definite(unreadable.to_string()),
     })
 }
 

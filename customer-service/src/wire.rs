@@ -22,6 +22,10 @@ pub use events::{
     customer_not_found, event,
 };
 
+mod letters;
+
+pub use letters::{dead_letter, json};
+
 /// The lists' names, which their page tokens are bound to.
 const CUSTOMERS: &str = "customers.v1.Customer";
 const RESERVATIONS: &str = "customers.v1.Reservation";

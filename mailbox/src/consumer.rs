@@ -39,6 +39,7 @@ use crate::dead_letter::DeadLetters;
 use crate::inbox::Claimed;
 use crate::meters;
 
+pub(crate) use attempt::{Setback, attempt};
 pub use config::{Config, InvalidConfig};
 pub use failure::Failure;
 pub(crate) use received::Received;

@@ -9,6 +9,7 @@ use clap::Parser as _;
 use mailbox::{consumer, partitions, requests};
 use order_service::api::{self, Orders};
 use order_service::config::Config;
+use order_service::letters::{self, DeadLetters};
 use order_service::reactions::Reactions;
 use order_service::watch::{self, Hub};
 use order_service::{migrations, sweeper, wire};
@@ -53,15 +54,17 @@ async fn main() -> anyhow::Result<()> {
     );
     let orders = Arc::new(orders.watched_by(hub.clone()));
     let answers = config.consumer(NAME, wire::ANSWERS);
+    let dead_letters = DeadLetters::new(client.clone(), pool.clone(), &answers);
+    let dead_letters = Arc::new(dead_letters);
     tasks.spawn("grpc", {
         let descriptors = proto::orders::v1::DESCRIPTORS;
-        let routes = api::grpc(&orders);
+        let routes = api::grpc(&orders).add_service(letters::grpc(&dead_letters));
         grpc::serve(grpc_listener, routes, descriptors, health, tasks.token())
     });
-    tasks.spawn("requests", {
-        let requests = api::nats(&orders);
-        requests.serve(client.clone(), tasks.token())
-    });
+    let requests = api::nats(&orders).serve(client.clone(), tasks.token());
+    tasks.spawn("requests", requests);
+    let requests = letters::nats(&dead_letters).serve(client.clone(), tasks.token());
+    tasks.spawn("requests about dead letters", requests);
     tasks.spawn("reactions", {
         let (pool, client, token) = (pool.clone(), client.clone(), tasks.token());
         async move { Ok(consumer::run(pool, client, answers, Reactions, token).await?) }

@@ -58,9 +58,9 @@ fn read(events: &[Claimed]) -> Result<Vec<(OrderId, Answer)>, Failure> {
     answers.map_err(|unreadable| match unreadable {
         // A newer version asked the common consumer for it, and reads it.
         wire::Unreadable::Type(_) => Failure::Unknown(unreadable.to_string()),
-        wire::Unreadable::Protobuf(..) | wire::Unreadable::Field(..) => {
-            Failure::Definite(unreadable.to_string())
-        }
+        wire::Unreadable::Protobuf(..)
+        | wire::Unreadable::Field(..)
+        | wire::Unreadable::Json(..) => Failure::Definite(unreadable.to_string()),
     })
 }
 

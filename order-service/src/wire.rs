@@ -17,6 +17,10 @@ pub use events::{
     Unreadable, answer, order_approved, order_cancelled, order_created,
 };
 
+mod letters;
+
+pub use letters::{dead_letter, json};
+
 /// An answer waits for an outcome at most so long: less than a request may take at all, over gRPC or NATS.
 pub const WAIT_MAX: Duration = Duration::from_secs(20);
 

@@ -12,6 +12,13 @@
 
 pub use pbjson_types::{Duration, Timestamp};
 
+pub mod dead_letters {
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/dead_letters.v1.rs"));
+        include!(concat!(env!("OUT_DIR"), "/dead_letters.v1.serde.rs"));
+    }
+}
+
 pub mod money {
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/money.v1.rs"));
@@ -24,7 +31,7 @@ pub mod orders {
         include!(concat!(env!("OUT_DIR"), "/orders.v1.rs"));
         include!(concat!(env!("OUT_DIR"), "/orders.v1.serde.rs"));
 
-        /// Descriptors of `OrderService` and what it needs, for gRPC reflection: an encoded
+        /// Descriptors of what the Order Service serves, and what that needs, for gRPC reflection: an encoded
         /// `google.protobuf.FileDescriptorSet`.
         pub const DESCRIPTORS: &[u8] =
             include_bytes!(concat!(env!("OUT_DIR"), "/orders.v1.descriptors.bin"));
@@ -36,7 +43,7 @@ pub mod customers {
         include!(concat!(env!("OUT_DIR"), "/customers.v1.rs"));
         include!(concat!(env!("OUT_DIR"), "/customers.v1.serde.rs"));
 
-        /// Descriptors of `CustomerService` and what it needs, for gRPC reflection: an encoded
+        /// Descriptors of what the Customer Service serves, and what that needs, for gRPC reflection: an encoded
         /// `google.protobuf.FileDescriptorSet`.
         pub const DESCRIPTORS: &[u8] =
             include_bytes!(concat!(env!("OUT_DIR"), "/customers.v1.descriptors.bin"));

@@ -21,6 +21,8 @@ pub enum Unreadable {
     Protobuf(&'static str, #[source] prost::DecodeError),
     #[error("{0}: {1}")]
     Field(&'static str, #[source] Invalid),
+    #[error("a {0} that JSON cannot show: {1}")]
+    Json(&'static str, #[source] serde_json::Error),
 }
 
 /// What the Order Service tells.

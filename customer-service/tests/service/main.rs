@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod letters;
 mod limits;
 mod once;
 mod reactions;

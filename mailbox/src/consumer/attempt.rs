@@ -19,7 +19,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why an attempt failed. The first three concern its events, the last one concerns none.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Setback {
+pub(crate) enum Setback {
     /// The handler, or Postgres, refuses the events.
     #[error("{0}")]
     Definite(String),
@@ -43,7 +43,7 @@ pub(super) enum Setback {
 
 impl Setback {
     /// The value of the label `kind`.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Definite(_) => "definite",
             _ => "transient",
@@ -102,7 +102,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 /// Applies those of `deliveries` that are new to `consumer`. Returns their ids in order of delivery,
 /// committed; or nothing has happened, unless the connection broke during the commit: the next
 /// attempt's claim finds out.
-pub(super) async fn attempt<H: Handler>(
+pub(crate) async fn attempt<H: Handler>(
     pool: &Pool,
     consumer: &str,
     within: Duration,

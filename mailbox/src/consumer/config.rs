@@ -81,6 +81,12 @@ impl Config {
         }
     }
 
+    /// The longest that an attempt to apply a batch may take.
+    #[must_use]
+    pub fn attempt_max(&self) -> Duration {
+        self.step_max()
+    }
+
     /// The longest that anything may take while messages are in hand: an attempt, or a pause before the
     /// next. Leases are looked after in between and renewed when as old as this, so that none reaches
     /// more than half of `ack_wait`.

@@ -14,5 +14,6 @@ mod inbox;
 mod outages;
 mod outbox;
 mod partitions;
+mod redrive;
 mod tracing_context;
 mod world;

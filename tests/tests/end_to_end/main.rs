@@ -11,6 +11,7 @@ mod deadline;
 mod events;
 mod foreign;
 mod idle;
+mod letters;
 mod load;
 mod lost;
 mod redelivery;

@@ -1,0 +1,223 @@
+//! Dead letters of this service: shown decoded, applied once more, discarded; over gRPC and NATS alike.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::{self, stream};
+use async_nats::{Client, HeaderMap};
+use customer_service::letters::{self, DeadLetters};
+use deadpool_postgres::Pool;
+use harness::{Nats, eventually};
+use mailbox::consumer::Config;
+use mailbox::dead_letter::{DURABLE, ORIGIN_SEQUENCE, ORIGIN_STREAM, REASON, STREAM};
+use prost::{Message as _, Name as _};
+use proto::dead_letters::v1::dead_letter_service_server::DeadLetterService as _;
+use proto::dead_letters::v1::{
+    DiscardDeadLettersRequest, DiscardDeadLettersResponse, GetDeadLetterRequest,
+    GetDeadLetterResponse, ListDeadLettersRequest, RedriveDeadLettersRequest, RedriveOutcome,
+    RedriveResult,
+};
+use proto::orders::v1::OrderCreated;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Status};
+use uuid::Uuid;
+
+use crate::reactions::usd;
+use crate::support::{customer, database, reserved};
+
+struct Desk {
+    _nats: Nats,
+    client: Client,
+    letters: Arc<DeadLetters>,
+}
+
+impl Desk {
+    async fn new(pool: &Pool) -> Self {
+        let nats = Nats::start().await.unwrap();
+        let client = nats.client().await.unwrap();
+        let config = stream::Config {
+            name: STREAM.to_owned(),
+            subjects: vec!["dead.>".to_owned()],
+            ..stream::Config::default()
+        };
+        let jetstream = jetstream::new(client.clone());
+        jetstream.create_stream(config).await.unwrap();
+        let config = Config::new("ORDERS", "customer-service", ["events.orders.>"]);
+        let letters = Arc::new(DeadLetters::new(client.clone(), pool.clone(), &config));
+        Self {
+            _nats: nats,
+            client,
+            letters,
+        }
+    }
+
+    /// A letter as the consumer `durable` writes it.
+    async fn letter(&self, durable: &str, event: &OrderCreated) -> u64 {
+        let mut headers = HeaderMap::new();
+        headers.insert(DURABLE, durable);
+        headers.insert(REASON, "a reason");
+        headers.insert(ORIGIN_STREAM, "ORDERS");
+        headers.insert(ORIGIN_SEQUENCE, "7");
+        headers.insert("Original-Nats-Msg-Id", Uuid::now_v7().to_string());
+        headers.insert("Original-Event-Type", OrderCreated::full_name());
+        let (subject, payload) = (format!("dead.{durable}"), event.encode_to_vec().into());
+        let jetstream = jetstream::new(self.client.clone());
+        let sent = jetstream
+            .publish_with_headers(subject, headers, payload)
+            .await;
+        sent.unwrap().await.unwrap().sequence
+    }
+
+    /// The sequences of a page, and the next one's token.
+    async fn list(&self, page_size: i32, token: &str) -> (Vec<u64>, String) {
+        let request = ListDeadLettersRequest {
+            page_size,
+            page_token: token.to_owned(),
+        };
+        let page = self.letters.list_dead_letters(Request::new(request)).await;
+        let page = page.unwrap().into_inner();
+        let sequences = page.dead_letters.iter().map(|letter| letter.sequence);
+        (sequences.collect(), page.next_page_token)
+    }
+
+    async fn get(&self, sequence: u64) -> Result<GetDeadLetterResponse, Status> {
+        let request = Request::new(GetDeadLetterRequest { sequence });
+        let found = self.letters.get_dead_letter(request).await;
+        found.map(tonic::Response::into_inner)
+    }
+
+    async fn redrive(&self, request: RedriveDeadLettersRequest) -> Vec<RedriveResult> {
+        let done = self
+            .letters
+            .redrive_dead_letters(Request::new(request))
+            .await;
+        done.unwrap().into_inner().results
+    }
+
+    async fn discard(
+        &self,
+        sequences: &[u64],
+        reason: &str,
+    ) -> Result<DiscardDeadLettersResponse, Status> {
+        let request = DiscardDeadLettersRequest {
+            sequences: sequences.to_vec(),
+            reason: reason.to_owned(),
+        };
+        let done = self
+            .letters
+            .discard_dead_letters(Request::new(request))
+            .await;
+        done.map(tonic::Response::into_inner)
+    }
+}
+
+fn outcomes(results: &[RedriveResult]) -> Vec<(u64, RedriveOutcome)> {
+    let outcome = |result: &RedriveResult| (result.sequence, result.outcome());
+    results.iter().map(outcome).collect()
+}
+
+#[tokio::test]
+async fn letters_are_redriven_by_this_service_and_those_that_fail_stay() {
+    let pool = database().await;
+    let id = customer(&pool, 100).await.customer_id;
+    let desk = Desk::new(&pool).await;
+    let good = desk.letter("customer-service", &usd(&id, 30)).await;
+    let bad = desk.letter("customer-service", &usd(&id, 0)).await;
+    let foreign = desk.letter("order-service", &usd(&id, 1)).await;
+
+    let (page, token) = desk.list(1, "").await;
+    assert_eq!(page, [good]);
+    assert_eq!(desk.list(1, &token).await, (vec![bad], String::new()));
+
+    let all = RedriveDeadLettersRequest {
+        all: true,
+        ..RedriveDeadLettersRequest::default()
+    };
+    let results = desk.redrive(all).await;
+    let expected = [
+        (good, RedriveOutcome::Applied),
+        (bad, RedriveOutcome::Failed),
+    ];
+    assert_eq!(outcomes(&results), expected);
+    assert!(
+        results[1].why.contains("total.minor_units"),
+        "{}",
+        results[1].why
+    );
+    let client = pool.get().await.unwrap();
+    assert_eq!(reserved(&client, &id).await, 30);
+    assert_eq!(desk.list(0, "").await.0, [bad]);
+
+    let named = RedriveDeadLettersRequest {
+        sequences: vec![good, foreign, 0],
+        ..RedriveDeadLettersRequest::default()
+    };
+    let gone = [good, foreign, 0].map(|letter| (letter, RedriveOutcome::NotFound));
+    assert_eq!(outcomes(&desk.redrive(named).await), gone);
+    assert_eq!(reserved(&client, &id).await, 30);
+}
+
+#[tokio::test]
+async fn a_letter_is_shown_with_its_event_decoded() {
+    let pool = database().await;
+    let desk = Desk::new(&pool).await;
+    let event = usd(&Uuid::now_v7().to_string(), 0);
+    let letter = desk.letter("customer-service", &event).await;
+    let shown = desk.get(letter).await.unwrap();
+    let json: serde_json::Value = serde_json::from_str(&shown.payload_json).unwrap();
+    assert_eq!(json["orderId"], event.order_id);
+    assert_eq!(json["total"]["currency"], "USD");
+    assert_eq!(shown.payload, event.encode_to_vec());
+    assert_eq!(shown.payload_unreadable, "");
+    let known = shown.dead_letter.unwrap();
+    assert_eq!((known.sequence, known.origin_sequence), (letter, 7));
+    assert_eq!(known.reason, "a reason");
+    assert!(
+        shown
+            .headers
+            .iter()
+            .any(|header| header.name == "Nats-Msg-Id")
+    );
+    let nobody = desk.get(letter + 1).await.unwrap_err();
+    assert_eq!(nobody.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_discard_needs_a_reason_and_takes_only_our_own() {
+    let pool = database().await;
+    let desk = Desk::new(&pool).await;
+    let event = usd(&Uuid::now_v7().to_string(), 1);
+    let ours = desk.letter("customer-service", &event).await;
+    let foreign = desk.letter("order-service", &event).await;
+    let refused = desk.discard(&[ours], " ").await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert_eq!(desk.list(0, "").await.0, [ours]);
+    let done = desk.discard(&[ours, foreign], "a test").await.unwrap();
+    assert_eq!(
+        (done.discarded, done.not_found),
+        (vec![ours], vec![foreign])
+    );
+    assert!(desk.list(0, "").await.0.is_empty());
+}
+
+#[tokio::test]
+async fn nats_requests_about_letters_name_the_service() {
+    let pool = database().await;
+    let desk = Desk::new(&pool).await;
+    let event = usd(&Uuid::now_v7().to_string(), 1);
+    let ours = desk.letter("customer-service", &event).await;
+    let served = letters::nats(&desk.letters).serve(desk.client.clone(), CancellationToken::new());
+    tokio::spawn(served);
+    let mut headers = HeaderMap::new();
+    headers.insert("Content-Type", "application/json");
+    let answer = eventually("an answer", Duration::from_secs(10), async || {
+        let subject = "dead_letters.v1.customer-service.ListDeadLetters";
+        let asked = desk
+            .client
+            .request_with_headers(subject, headers.clone(), "{}".into());
+        Ok(asked.await.ok())
+    });
+    let answer = answer.await.unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
+    assert_eq!(answer["deadLetters"][0]["sequence"], ours.to_string());
+}

@@ -1,0 +1,273 @@
+//! The dead letters of this service, for people to look at, redrive and discard. One set of methods serves
+//! gRPC and NATS requests alike.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::grpc::MESSAGE_SIZE_MAX;
+use chassis::{failure, invalid, page, rpc};
+use deadpool_postgres::Pool;
+use mailbox::consumer;
+use mailbox::dead_letter::{Error, Letter, Letters, Outcome, Redrive};
+use proto::dead_letters::v1::dead_letter_service_server::{
+    DeadLetterService, DeadLetterServiceServer,
+};
+use proto::dead_letters::v1::{
+    DiscardDeadLettersRequest, DiscardDeadLettersResponse, GetDeadLetterRequest,
+    GetDeadLetterResponse, Header, ListDeadLettersRequest, ListDeadLettersResponse,
+    RedriveDeadLettersRequest, RedriveDeadLettersResponse, RedriveOutcome, RedriveResult,
+};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use crate::reactions::Reactions;
+use crate::wire;
+
+/// The list's name, which its page tokens are bound to.
+const LIST: &str = "dead_letters.v1.DeadLetter";
+/// Letters that one request may name.
+const SEQUENCES_MAX: usize = 1000;
+/// No further letter is begun after this. A NATS request has 30 s, and the last letter takes its time.
+const REDRIVE_TIME: Duration = Duration::from_secs(20);
+/// A larger message is not shown: with its JSON beside it, it has to fit into one answer.
+const SHOWN_BYTES_MAX: usize = 256 * 1024;
+/// Of a reason to discard; it becomes a header.
+const REASON_CHARS_MAX: usize = 500;
+
+/// The operations on this service's dead letters.
+#[derive(Debug)]
+pub struct DeadLetters {
+    redrive: Redrive<Reactions>,
+}
+
+impl DeadLetters {
+    /// Those of the consumer with `config`, whose events `pool` takes.
+    pub fn new(client: async_nats::Client, pool: Pool, config: &consumer::Config) -> Self {
+        let letters = Letters::new(client, &config.durable);
+        let redrive = Redrive::new(letters, pool, Reactions, config.attempt_max());
+        Self { redrive }
+    }
+
+    async fn page(&self, page_size: i32, token: &str) -> Result<(Vec<Letter>, String), Status> {
+        let size = page::size(page_size).map_err(|why| invalid::argument("page_size", why))?;
+        let letters = self.redrive.letters();
+        let durable = letters.durable().as_bytes();
+        let after = page::after(LIST, durable, token);
+        let after = after.map_err(|why| invalid::argument("page_token", why))?;
+        let after = after.map_or(0, |last| u128::from_be_bytes(last) as u64);
+        // One more than the page holds tells whether there is a next page.
+        let mut found = letters.page(after, size + 1).await.map_err(unreachable)?;
+        let is_last = found.len() <= size;
+        found.truncate(size);
+        let next = match found.last() {
+            Some(last) if !is_last => self.token_after(last.sequence),
+            _ => String::new(),
+        };
+        Ok((found, next))
+    }
+
+    fn token_after(&self, sequence: u64) -> String {
+        let durable = self.redrive.letters().durable().as_bytes();
+        page::token(LIST, durable, u128::from(sequence).to_be_bytes())
+    }
+
+    /// The letters to redrive; with `all`, a page of them and the token of the next.
+    async fn asked(&self, asked: RedriveDeadLettersRequest) -> Result<(Vec<u64>, String), Status> {
+        if asked.all {
+            if !asked.sequences.is_empty() {
+                return Err(invalid::argument("sequences", "must be empty with `all`"));
+            }
+            let (letters, next) = self.page(asked.page_size, &asked.page_token).await?;
+            return Ok((letters.iter().map(|letter| letter.sequence).collect(), next));
+        }
+        Ok((checked(asked.sequences)?, String::new()))
+    }
+}
+
+fn checked(sequences: Vec<u64>) -> Result<Vec<u64>, Status> {
+    if (1..=SEQUENCES_MAX).contains(&sequences.len()) {
+        return Ok(sequences);
+    }
+    let why = format!("must name 1 to {SEQUENCES_MAX} letters");
+    Err(invalid::argument("sequences", why))
+}
+
+#[tonic::async_trait]
+impl DeadLetterService for DeadLetters {
+    async fn list_dead_letters(
+        &self,
+        request: Request<ListDeadLettersRequest>,
+    ) -> Result<Response<ListDeadLettersResponse>, Status> {
+        let asked = request.into_inner();
+        let (letters, next_page_token) = self.page(asked.page_size, &asked.page_token).await?;
+        Ok(Response::new(ListDeadLettersResponse {
+            dead_letters: letters.into_iter().map(wire::dead_letter).collect(),
+            next_page_token,
+        }))
+    }
+
+    async fn get_dead_letter(
+        &self,
+        request: Request<GetDeadLetterRequest>,
+    ) -> Result<Response<GetDeadLetterResponse>, Status> {
+        let sequence = request.into_inner().sequence;
+        let letters = self.redrive.letters();
+        let opened = letters.open(sequence).await.map_err(unreachable)?;
+        let opened = opened.ok_or_else(|| {
+            let durable = letters.durable();
+            Status::not_found(format!("{durable} has no dead letter {sequence}"))
+        })?;
+        let payload = letters.payload(&opened).await.map_err(unreachable)?;
+        let shown = payload.as_deref().map_or_else(
+            || Err("its message is not in its stream any more".to_owned()),
+            |payload| shown(&opened.letter.event_type, payload),
+        );
+        let payload = payload.filter(|payload| payload.len() <= SHOWN_BYTES_MAX);
+        let (payload_json, payload_unreadable) = match shown {
+            Ok(json) => (json, String::new()),
+            Err(why) => (String::new(), why),
+        };
+        let headers = opened.headers.iter().flat_map(|(name, values)| {
+            values.iter().map(|value| Header {
+                name: name.to_string(),
+                value: value.as_str().to_owned(),
+            })
+        });
+        Ok(Response::new(GetDeadLetterResponse {
+            headers: headers.collect(),
+            dead_letter: Some(wire::dead_letter(opened.letter)),
+            payload_json,
+            payload_unreadable,
+            payload: payload.unwrap_or_default().into(),
+        }))
+    }
+
+    async fn redrive_dead_letters(
+        &self,
+        request: Request<RedriveDeadLettersRequest>,
+    ) -> Result<Response<RedriveDeadLettersResponse>, Status> {
+        let asked = request.into_inner();
+        let all = asked.all;
+        let (sequences, mut next_page_token) = self.asked(asked).await?;
+        let until = Instant::now() + REDRIVE_TIME;
+        let mut results: Vec<RedriveResult> = Vec::new();
+        for sequence in sequences {
+            if Instant::now() < until {
+                let outcome = self.redrive.redrive(sequence).await;
+                results.push(result(sequence, outcome));
+            } else if all {
+                let last = results.last().map_or(0, |last| last.sequence);
+                next_page_token = self.token_after(last);
+                break;
+            } else {
+                results.push(told(sequence, RedriveOutcome::NotTried, None));
+            }
+        }
+        Ok(Response::new(RedriveDeadLettersResponse {
+            results,
+            next_page_token,
+        }))
+    }
+
+    async fn discard_dead_letters(
+        &self,
+        request: Request<DiscardDeadLettersRequest>,
+    ) -> Result<Response<DiscardDeadLettersResponse>, Status> {
+        let asked = request.into_inner();
+        let sequences = checked(asked.sequences)?;
+        let reason = asked.reason.trim();
+        if !(1..=REASON_CHARS_MAX).contains(&reason.chars().count()) {
+            let why = format!("must be 1 to {REASON_CHARS_MAX} characters, not all blank");
+            return Err(invalid::argument("reason", why));
+        }
+        let mut answer = DiscardDeadLettersResponse::default();
+        for sequence in sequences {
+            let discarded = self.redrive.letters().discard(sequence, reason).await;
+            match discarded.map_err(unreachable)? {
+                Some(_) => answer.discarded.push(sequence),
+                None => answer.not_found.push(sequence),
+            }
+        }
+        Ok(Response::new(answer))
+    }
+}
+
+/// The message in JSON, or why it is not shown.
+fn shown(event_type: &str, payload: &[u8]) -> Result<String, String> {
+    if payload.len() > SHOWN_BYTES_MAX {
+        return Err(format!(
+            "its message has {} bytes, too many to show",
+            payload.len()
+        ));
+    }
+    let json = wire::json(event_type, payload).map_err(|unreadable| unreadable.to_string())?;
+    if json.len() > 2 * SHOWN_BYTES_MAX {
+        return Err(format!(
+            "in JSON it has {} bytes, too many to show",
+            json.len()
+        ));
+    }
+    Ok(json)
+}
+
+fn result(sequence: u64, outcome: Result<Outcome, Error>) -> RedriveResult {
+    match outcome {
+        Ok(Outcome::Applied(why)) => told(sequence, RedriveOutcome::Applied, why),
+        Ok(Outcome::AlreadyApplied(why)) => told(sequence, RedriveOutcome::AlreadyApplied, why),
+        Ok(Outcome::Failed(why)) => told(sequence, RedriveOutcome::Failed, Some(why)),
+        Ok(Outcome::NotFound) => told(sequence, RedriveOutcome::NotFound, None),
+        Err(error) => told(
+            sequence,
+            RedriveOutcome::Failed,
+            Some(failure::chain(&error)),
+        ),
+    }
+}
+
+fn told(sequence: u64, outcome: RedriveOutcome, why: Option<String>) -> RedriveResult {
+    RedriveResult {
+        sequence,
+        outcome: outcome.into(),
+        why: why.unwrap_or_default(),
+    }
+}
+
+fn unreachable(error: Error) -> Status {
+    let why = failure::chain(&error);
+    tracing::warn!(error = why, "the dead letters cannot be reached");
+    Status::unavailable("the dead letters cannot be reached; try again")
+}
+
+/// The operations over gRPC.
+pub fn grpc(letters: &Arc<DeadLetters>) -> DeadLetterServiceServer<DeadLetters> {
+    DeadLetterServiceServer::from_arc(Arc::clone(letters))
+        .max_decoding_message_size(MESSAGE_SIZE_MAX)
+        .max_encoding_message_size(MESSAGE_SIZE_MAX)
+}
+
+/// The same operations over NATS requests, on subjects that name this service: the other one has them too.
+pub fn nats(letters: &Arc<DeadLetters>) -> rpc::Api {
+    let [list, get, redrive, discard] = [(); 4].map(|()| Arc::clone(letters));
+    rpc::Api::new(
+        "order-service-dead-letters",
+        env!("CARGO_PKG_VERSION"),
+        "Looks after the events that order-service could not apply",
+        "dead_letters.v1.order-service",
+    )
+    .operation("ListDeadLetters", move |request| {
+        let letters = Arc::clone(&list);
+        async move { letters.list_dead_letters(request).await }
+    })
+    .operation("GetDeadLetter", move |request| {
+        let letters = Arc::clone(&get);
+        async move { letters.get_dead_letter(request).await }
+    })
+    .operation("RedriveDeadLetters", move |request| {
+        let letters = Arc::clone(&redrive);
+        async move { letters.redrive_dead_letters(request).await }
+    })
+    .operation("DiscardDeadLetters", move |request| {
+        let letters = Arc::clone(&discard);
+        async move { letters.discard_dead_letters(request).await }
+    })
+}

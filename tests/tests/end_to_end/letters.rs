@@ -1,0 +1,92 @@
+//! Dead letters of the running services, over gRPC and NATS.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use async_nats::{HeaderMap, jetstream};
+use harness::{Side, System, eventually};
+use prost::{Message, Name};
+use proto::customers::v1::CustomerNotFound;
+use proto::dead_letters::v1::dead_letter_service_client::DeadLetterServiceClient;
+use proto::dead_letters::v1::{
+    GetDeadLetterRequest, ListDeadLettersRequest, RedriveDeadLettersRequest, RedriveOutcome,
+};
+use proto::money::v1::Money;
+use proto::orders::v1::OrderCreated;
+use uuid::Uuid;
+
+/// As the service's consumer would have written it; returns its sequence.
+async fn letter<M: Message + Name>(system: &System, side: Side, event: &M) -> Result<u64> {
+    let mut headers = HeaderMap::new();
+    headers.insert("Dead-Letter-Durable", side.service());
+    headers.insert("Dead-Letter-Reason", "a reason");
+    headers.insert("Original-Nats-Msg-Id", Uuid::now_v7().to_string());
+    headers.insert("Original-Event-Type", M::full_name());
+    let jetstream = jetstream::new(system.nats().client().await?);
+    let subject = format!("dead.{}", side.service());
+    // The services make it, each when its consumer finds the stream of events.
+    eventually(
+        "the dead letters' stream",
+        Duration::from_secs(30),
+        async || Ok(jetstream.get_stream("DEAD_LETTERS").await.ok()),
+    )
+    .await?;
+    let sent = jetstream.publish_with_headers(subject, headers, event.encode_to_vec().into());
+    Ok(sent.await?.await?.sequence)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_service_serves_its_own_dead_letters() -> Result<()> {
+    let system = System::start().await?;
+    let (order, customer) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
+    let total = Money {
+        minor_units: 7,
+        currency: "USD".to_owned(),
+    };
+    let asked = OrderCreated {
+        order_id: order.clone(),
+        customer_id: customer.clone(),
+        total: Some(total),
+        create_time: None,
+    };
+    let of_customers = letter(&system, Side::Customers, &asked).await?;
+    // About an order that nobody sees: not yet, or not any more.
+    let answer = CustomerNotFound {
+        order_id: order,
+        customer_id: customer,
+    };
+    let of_orders = letter(&system, Side::Orders, &answer).await?;
+
+    let expected = [
+        (Side::Customers, of_customers, RedriveOutcome::Applied),
+        (Side::Orders, of_orders, RedriveOutcome::Failed),
+    ];
+    for (side, sequence, outcome) in expected {
+        let mut letters = DeadLetterServiceClient::new(system.channel(side.service())?);
+        let list = letters.list_dead_letters(ListDeadLettersRequest::default());
+        let list = list.await?.into_inner().dead_letters;
+        let sequences: Vec<u64> = list.iter().map(|letter| letter.sequence).collect();
+        assert_eq!(sequences, [sequence], "{side:?}");
+        let shown = letters.get_dead_letter(GetDeadLetterRequest { sequence });
+        let shown = shown.await?.into_inner();
+        assert!(shown.payload_json.contains("\"orderId\""), "{side:?}");
+        let redrive = RedriveDeadLettersRequest {
+            all: true,
+            ..RedriveDeadLettersRequest::default()
+        };
+        let done = letters.redrive_dead_letters(redrive).await?.into_inner();
+        assert_eq!(done.results[0].outcome(), outcome, "{done:?}");
+    }
+
+    let client = system.nats().client().await?;
+    let mut headers = HeaderMap::new();
+    headers.insert("Content-Type", "application/json");
+    let subject = "dead_letters.v1.order-service.DiscardDeadLetters";
+    let body = format!(r#"{{"sequences": ["{of_orders}"], "reason": "a test"}}"#);
+    let answer = client
+        .request_with_headers(subject, headers, body.into())
+        .await?;
+    let answer: serde_json::Value = serde_json::from_slice(&answer.payload)?;
+    assert_eq!(answer["discarded"][0], of_orders.to_string());
+    Ok(())
+}
