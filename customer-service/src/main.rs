@@ -26,7 +26,7 @@ async fn main() -> anyhow::Result<()> {
     let database_check = health.check("database");
     let nats_check = health.check("nats");
     let admin_listener = listen::bind("admin", config.admin.listen).await?;
-    let grpc_listener = listen::bind("grpc", config.grpc_listen).await?;
+    let starting = grpc::Starting::new(listen::bind("grpc", config.grpc_listen).await?).await?;
     tasks.spawn("admin", {
         let (health, metrics) = (health.clone(), telemetry.metrics());
         admin::serve(admin_listener, health, metrics, tasks.token())
@@ -48,6 +48,7 @@ async fn main() -> anyhow::Result<()> {
     let orders = config.consumer(NAME, wire::EVENTS);
     let dead_letters = DeadLetters::new(client.clone(), pool.clone(), &orders);
     let dead_letters = Arc::new(dead_letters);
+    let grpc_listener = starting.done().await?;
     tasks.spawn("grpc", {
         let descriptors = proto::customers::v1::DESCRIPTORS;
         let routes = api::grpc(&customers).add_service(letters::grpc(&dead_letters));

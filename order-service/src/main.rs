@@ -28,7 +28,7 @@ async fn main() -> anyhow::Result<()> {
     let database_check = health.check("database");
     let nats_check = health.check("nats");
     let admin_listener = listen::bind("admin", config.admin.listen).await?;
-    let grpc_listener = listen::bind("grpc", config.grpc_listen).await?;
+    let starting = grpc::Starting::new(listen::bind("grpc", config.grpc_listen).await?).await?;
     tasks.spawn("admin", {
         let (health, metrics) = (health.clone(), telemetry.metrics());
         admin::serve(admin_listener, health, metrics, tasks.token())
@@ -56,6 +56,7 @@ async fn main() -> anyhow::Result<()> {
     let answers = config.consumer(NAME, wire::ANSWERS);
     let dead_letters = DeadLetters::new(client.clone(), pool.clone(), &answers);
     let dead_letters = Arc::new(dead_letters);
+    let grpc_listener = starting.done().await?;
     tasks.spawn("grpc", {
         let descriptors = proto::orders::v1::DESCRIPTORS;
         let routes = api::grpc(&orders).add_service(letters::grpc(&dead_letters));

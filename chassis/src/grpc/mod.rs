@@ -7,6 +7,7 @@
 mod descriptors;
 mod observe;
 mod observed_body;
+mod starting;
 
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use tonic_health::{
 };
 
 use self::descriptors::Descriptors;
+pub use self::starting::{LIVENESS, Starting};
 use crate::health::Health;
 
 /// The largest message that a service should accept, in bytes (I12). Far above any honest request.
@@ -42,7 +44,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(15);
 /// `descriptors` is the encoded `FileDescriptorSet` of the routes: it feeds reflection (v1 and
 /// v1alpha), health by service name, and the metrics' method names. `grpc.health.v1` says of
 /// every service, and of the server (`""`), what `health` says, and not serving once the token
-/// is cancelled.
+/// is cancelled; of [`LIVENESS`] always that it serves.
 pub async fn serve(
     listener: TcpListener,
     routes: Routes,
@@ -53,6 +55,7 @@ pub async fn serve(
     let known = Descriptors::decode(descriptors).context("the services' descriptors")?;
     let reporter = HealthReporter::new();
     report(&reporter, &known, health.is_ready()).await;
+    alive(&reporter).await;
     let health_server = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
     let routes = with_reflection(routes.add_service(health_server), descriptors)?;
     let state = observe::Observer::new(&known);
@@ -118,6 +121,12 @@ async fn mirror(
     }
     report(&reporter, known, false).await;
     sleep(DRAIN_MAX).await;
+}
+
+async fn alive(reporter: &HealthReporter) {
+    reporter
+        .set_service_status(LIVENESS, ServingStatus::Serving)
+        .await;
 }
 
 async fn report(reporter: &HealthReporter, known: &Descriptors, ready: bool) {

@@ -14,11 +14,15 @@ mod echo;
 #[cfg(test)]
 mod grpc;
 #[cfg(test)]
+mod healthy;
+#[cfg(test)]
 mod nats;
 #[cfg(test)]
 mod rpc;
 #[cfg(test)]
 mod secure;
+#[cfg(test)]
+mod starting;
 #[cfg(test)]
 mod tasks;
 #[cfg(test)]
