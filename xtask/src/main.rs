@@ -8,6 +8,7 @@ mod check;
 mod contract;
 mod demo;
 mod fuzz;
+mod images;
 mod request;
 mod shell;
 mod soak;
@@ -40,6 +41,8 @@ enum Command {
     Soak(soak::Arguments),
     /// Measures the relay, in a release build, beside its peers
     Bench(bench::Arguments),
+    /// Builds the container images with buildah, and looks at them
+    Images(images::Arguments),
     /// Checks format, lints, dependencies, the tree's own rules, and the protobuf contracts
     Check(check::Arguments),
     /// Adds to proto/contract.txt what the .proto files newly promise; refuses breaking changes
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Images(arguments) => images::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Contract(arguments) => contract::run(&arguments),
     };

@@ -81,9 +81,13 @@ fn install_by_npm(lock: &str, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the links that the package's own script would make. Each stands beside what it points to.
+/// Makes the links that the package's own script would make, if it has such. Each stands beside what it
+/// points to.
 fn link(package: &Path) -> Result<()> {
     let list = package.join(LINKS);
+    if !list.exists() {
+        return Ok(());
+    }
     let text = fs::read(&list).with_context(|| format!("cannot read {}", list.display()))?;
     let links: serde_json::Value = serde_json::from_slice(&text)?;
     for entry in links.as_array().into_iter().flatten() {

@@ -5,6 +5,7 @@
 
 mod client;
 mod fetch;
+mod kubernetes;
 
 use std::env;
 use std::io::Write as _;
@@ -17,6 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use client::Client;
 pub use fetch::cache_directory;
 use fetch::{Package, fetched};
+pub use kubernetes::{custom_resources, kubectl, kubernetes_schemas};
 
 use crate::user::Server;
 

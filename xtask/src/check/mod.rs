@@ -4,6 +4,7 @@
 mod configuration;
 mod contracts;
 mod dependencies;
+mod deploy;
 mod tidy;
 
 use anyhow::{Result, bail};
@@ -29,6 +30,8 @@ enum Part {
     Configuration,
     /// proto/contract.txt against the .proto files, and buf lint
     Contracts,
+    /// The manifests: they build, an old and a current Kubernetes take them, and they fit the binaries
+    Deploy,
     /// cargo-deny: licences, sources, duplicates, advisories
     Dependencies,
 }
@@ -42,12 +45,13 @@ pub(crate) enum Outcome {
 }
 
 impl Part {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Format,
         Self::Lints,
         Self::Tidy,
         Self::Configuration,
         Self::Contracts,
+        Self::Deploy,
         Self::Dependencies,
     ];
 
@@ -58,6 +62,7 @@ impl Part {
             Self::Tidy => tidy::run(),
             Self::Configuration => configuration::run(),
             Self::Contracts => contracts::run(),
+            Self::Deploy => deploy::run(),
             Self::Dependencies => dependencies::run(),
         }
     }
