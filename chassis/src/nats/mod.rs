@@ -8,12 +8,13 @@ use anyhow::{Context as _, bail};
 use async_nats::{
     AuthError, Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, connection::State,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     backoff,
     config::{self, NatsTls},
+    failure,
     health::Check,
     tls::{self, explain},
 };
@@ -34,6 +35,23 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Fails only on what waiting does not mend: a refused login, a certificate that is not trusted, or
 /// settings that cannot work.
 pub async fn connect(config: &config::Nats, name: &str) -> anyhow::Result<Client> {
+    dial(config, name, None).await
+}
+
+/// The same, for a program that does not wait for ever: fails as well when NATS does not answer `within`.
+pub async fn connect_within(
+    config: &config::Nats,
+    name: &str,
+    within: Duration,
+) -> anyhow::Result<Client> {
+    dial(config, name, Some(within)).await
+}
+
+async fn dial(
+    config: &config::Nats,
+    name: &str,
+    within: Option<Duration>,
+) -> anyhow::Result<Client> {
     let servers = config
         .url
         .servers()
@@ -42,6 +60,7 @@ pub async fn connect(config: &config::Nats, name: &str) -> anyhow::Result<Client
     // Found wrong now, a file is named at once and not only when NATS answers.
     login.answer(b"")?;
     let tls = Tls::of(config)?;
+    let begun = Instant::now();
     let mut attempt = 0;
     loop {
         let options = tls.apply(options(&login, name));
@@ -56,6 +75,13 @@ pub async fn connect(config: &config::Nats, name: &str) -> anyhow::Result<Client
             bail!("NATS at {} refuses us: {why}", config.url);
         }
         let wait = backoff::delay(attempt);
+        if within.is_some_and(|within| begun.elapsed() + wait >= within) {
+            let why = failure::chain(&error);
+            bail!(
+                "NATS does not answer at {}: {why}; NATS_URL says where it is",
+                config.url
+            );
+        }
         attempt += 1;
         tracing::warn!(nats = %config.url, %error, ?wait, "waiting for NATS");
         sleep(wait).await;

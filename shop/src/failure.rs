@@ -1,0 +1,91 @@
+//! Why a command failed, and what to do. Refused: the service has answered. Unanswered: it has not, for as
+//! long as we tried.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use tonic::Code;
+use uuid::Uuid;
+
+/// A command that did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The service's own words.
+    #[error("refused ({}): {message}", name(*code))]
+    Refused { code: Code, message: String },
+    #[error("{0}")]
+    Unanswered(String),
+    /// Nobody knows whether a change was made.
+    #[error(
+        "{why}\nWhether it took effect is not known. To find out, repeat the command with --request-id \
+         {request_id}: it takes effect once"
+    )]
+    UnknownOutcome { why: String, request_id: Uuid },
+    /// Something in the command itself.
+    #[error("{0}")]
+    Usage(String),
+    #[error("cannot print: {0}")]
+    Output(#[from] io::Error),
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+impl Failure {
+    /// The same, of a change that may have been made.
+    pub(crate) fn of_unknown_outcome(self, request_id: Uuid) -> Self {
+        let why = self.to_string();
+        Self::UnknownOutcome { why, request_id }
+    }
+
+    /// Says it on standard error.
+    #[expect(clippy::print_stderr, reason = "that is where a person looks")]
+    pub(crate) fn report(self) -> ExitCode {
+        match self {
+            Self::Usage(why) => crate::cli::command()
+                .error(ErrorKind::ValueValidation, why)
+                .exit(),
+            // Who reads has seen enough, as `head` has.
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Self::Other(error) => {
+                eprintln!("shop: {error:#}");
+                ExitCode::FAILURE
+            }
+            other => {
+                eprintln!("shop: {other}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// The code's name in the specification: `INVALID_ARGUMENT`. tonic has it as `InvalidArgument`.
+pub(crate) fn name(code: Code) -> String {
+    let mut name = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
+}
+
+/// The code of that name.
+pub(crate) fn code(text: &str) -> Option<Code> {
+    const LAST: i32 = Code::Unauthenticated as i32;
+    (0..=LAST).map(Code::from).find(|code| name(*code) == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_the_names_of_the_specification() {
+        assert_eq!(name(Code::InvalidArgument), "INVALID_ARGUMENT");
+        assert_eq!(name(Code::Ok), "OK");
+        assert_eq!(code("UNAUTHENTICATED"), Some(Code::Unauthenticated));
+        assert_eq!(code("NONSENSE"), None);
+    }
+}
