@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::amount;
 use crate::customer::CustomerCommand;
 use crate::failure::Failure;
+use crate::letters::LettersCommand;
 use crate::order::OrderCommand;
 use crate::reach::address::Address;
 
@@ -43,6 +44,9 @@ pub(crate) enum Command {
     /// Orders
     #[command(subcommand)]
     Order(OrderCommand),
+    /// Events that a service could not apply
+    #[command(subcommand)]
+    DeadLetters(LettersCommand),
     /// Prints what makes a shell complete these commands: `source <(shop completions bash)`
     Completions { shell: Shell },
 }

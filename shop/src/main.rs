@@ -7,6 +7,7 @@ mod amount;
 mod cli;
 mod customer;
 mod failure;
+mod letters;
 mod list;
 mod order;
 mod outcome;
@@ -47,6 +48,7 @@ async fn run(cli: Cli, via: cli::Via) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Customer(command) => customer::run(command, &services, &mut out).await,
         Command::Order(command) => order::run(command, &services, &mut out).await,
+        Command::DeadLetters(command) => letters::run(command, &services, &mut out).await,
         Command::Completions { .. } => Ok(ExitCode::SUCCESS),
     }
 }

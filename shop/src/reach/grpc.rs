@@ -10,8 +10,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use super::Missed;
 use super::address::Address;
+use super::{Missed, process};
 use crate::cli::Connection;
 use crate::failure::Failure;
 
@@ -130,7 +130,11 @@ impl Channels {
     async fn ready(&self, subject: &str) -> Result<(Grpc<Channel>, PathAndQuery), Missed> {
         let service = self.service(subject);
         let method = subject.rsplit('.').next().unwrap_or(subject);
-        let path = PathAndQuery::try_from(format!("/{}/{method}", service.name))
+        let name = match subject.starts_with("dead_letters.") {
+            true => "dead_letters.v1.DeadLetterService",
+            false => service.name,
+        };
+        let path = PathAndQuery::try_from(format!("/{name}/{method}"))
             .map_err(|error| Missed::Unreadable(error.into()))?;
         let mut client = Grpc::new(service.channel.clone());
         match client.ready().await {
@@ -149,9 +153,9 @@ impl Channels {
     }
 
     fn service(&self, subject: &str) -> &Service {
-        match subject.starts_with("orders.") {
-            true => &self.orders,
-            false => &self.customers,
+        match process(subject) {
+            "order-service" => &self.orders,
+            _ => &self.customers,
         }
     }
 

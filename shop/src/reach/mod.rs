@@ -59,6 +59,14 @@ impl Operation {
     }
 }
 
+/// Who serves a subject: `orders.v1.GetOrder`, `dead_letters.v1.order-service.GetDeadLetter`.
+fn process(subject: &str) -> &'static str {
+    match subject.starts_with("orders.") || subject.contains(".order-service.") {
+        true => "order-service",
+        false => "customer-service",
+    }
+}
+
 /// Both services.
 #[derive(Debug)]
 pub(crate) struct Services {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow};
 use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
 use prost::Message;
 
-use super::Missed;
+use super::{Missed, process};
 use crate::cli::Connection;
 use crate::failure::{Failure, code};
 
@@ -70,10 +70,7 @@ impl Nats {
 
     /// In words: what is not answered, where, and what says where.
     pub(super) fn unanswered(&self, subject: &str, why: &str) -> String {
-        let process = match subject.starts_with("orders.") {
-            true => "order-service",
-            false => "customer-service",
-        };
+        let process = process(subject);
         format!(
             "{process} does not answer {subject} at NATS {}: {why}. Is it running, and connected to that \
              NATS? --nats or NATS_URL says which",

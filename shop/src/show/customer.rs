@@ -14,8 +14,8 @@ impl Shown for Customer {
         ("NAME", false),
     ];
 
-    fn id(&self) -> &str {
-        &self.customer_id
+    fn id(&self) -> String {
+        self.customer_id.clone()
     }
 
     fn row(&self) -> Vec<String> {
@@ -49,8 +49,8 @@ impl Shown for Reservation {
         ("RELEASED", false),
     ];
 
-    fn id(&self) -> &str {
-        &self.order_id
+    fn id(&self) -> String {
+        self.order_id.clone()
     }
 
     fn row(&self) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! How answers are printed: a record or a table for people, JSON for programs, or ids alone for pipes.
 
 mod customer;
+mod letter;
 mod order;
 mod table;
 
@@ -18,7 +19,7 @@ use crate::failure::Failure;
 pub(crate) trait Shown: Serialize {
     /// The columns of a table of them, and whether each is of numbers.
     const COLUMNS: &'static [(&'static str, bool)];
-    fn id(&self) -> &str;
+    fn id(&self) -> String;
     /// A row of that table.
     fn row(&self) -> Vec<String>;
     /// All of it, with names.
@@ -58,10 +59,10 @@ impl Out {
     pub(crate) fn one(&mut self, shown: &impl Shown) -> Result<(), Failure> {
         match self.form {
             Form::Json => self.document(shown),
-            Form::Ids => self.line(shown.id()),
+            Form::Ids => self.line(&shown.id()),
             Form::People => {
                 for (name, value) in shown.record() {
-                    self.line(&format!("{name:<11}{value}"))?;
+                    self.line(&format!("{name:<11}{}", one_line(&value)))?;
                 }
                 Ok(())
             }
@@ -94,7 +95,7 @@ impl Out {
                 let line = serde_json::to_string(item).map_err(io::Error::from)?;
                 self.line(&line)
             }),
-            Form::Ids => items.iter().try_for_each(|item| self.line(item.id())),
+            Form::Ids => items.iter().try_for_each(|item| self.line(&item.id())),
             Form::People => {
                 let rows: Vec<_> = items.iter().map(T::row).collect();
                 let table = self.table.get_or_insert_with(|| Table::new(T::COLUMNS));
@@ -133,6 +134,12 @@ impl Out {
     fn line(&mut self, text: &str) -> Result<(), Failure> {
         Ok(writeln!(self.stdout, "{text}")?)
     }
+}
+
+/// What others wrote may hold what would move about on a terminal.
+fn one_line(text: &str) -> String {
+    let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
+    text.chars().map(plain).collect()
 }
 
 /// In UTC, to the second: `2026-11-25T12:00:00Z`.

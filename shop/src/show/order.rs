@@ -14,8 +14,8 @@ impl Shown for Order {
         ("CREATED", false),
     ];
 
-    fn id(&self) -> &str {
-        &self.order_id
+    fn id(&self) -> String {
+        self.order_id.clone()
     }
 
     fn row(&self) -> Vec<String> {

@@ -1,5 +1,7 @@
 //! Aligned columns. A table that goes on page by page keeps its widths, or widens: what was printed stays.
 
+use super::one_line;
+
 /// The space between columns.
 const GAP: &str = "  ";
 
@@ -22,7 +24,9 @@ impl Table {
 
     /// The next rows, below the head if they are the first.
     pub(super) fn lines(&mut self, rows: &[Vec<String>]) -> Vec<String> {
-        for row in rows {
+        let plain = |row: &Vec<String>| row.iter().map(|cell| one_line(cell)).collect();
+        let rows: Vec<Vec<String>> = rows.iter().map(plain).collect();
+        for row in &rows {
             for (least, cell) in self.widths.iter_mut().zip(row) {
                 *least = width(cell).max(*least);
             }
@@ -73,6 +77,6 @@ mod tests {
         let first = table.lines(&[row("Åda", "1.00 EUR"), row("Grace", "10.00 EUR")]);
         let expected = ["NAME         SUM", "Åda     1.00 EUR", "Grace  10.00 EUR"];
         assert_eq!(first, expected);
-        assert_eq!(table.lines(&[row("Al", "2.00 EUR")]), ["Al      2.00 EUR"]);
+        assert_eq!(table.lines(&[row("A\n", "2.00 EUR")]), ["A       2.00 EUR"]);
     }
 }

@@ -5,5 +5,6 @@
 mod commands;
 mod faults;
 mod forms;
+mod letters;
 mod refusals;
 mod world;
