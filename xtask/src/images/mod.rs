@@ -4,6 +4,7 @@
 
 mod sbom;
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -69,10 +70,16 @@ fn host() -> Result<String> {
     host.map(str::to_owned).context("rustc tells no host")
 }
 
+/// Apart from what is built for this machine, because the flags differ.
+fn folder() -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    shell::root().join(target).join("static")
+}
+
 /// Builds the binaries, with all of the C library in them, and gathers what the Dockerfile's first stage
 /// would have put into `/out`.
 fn binaries(target: &str) -> Result<PathBuf> {
-    let folder = shell::root().join("target/static");
+    let folder = folder();
     let mut build = shell::cargo();
     build.args([
         "build",
@@ -135,7 +142,7 @@ fn inspect(name: &str, image: &str) -> Result<()> {
         "{image}: {}",
         listed[0]["size"].as_str().unwrap_or("of unknown size")
     );
-    let context = shell::root().join("target/static/context/out");
+    let context = folder().join("context/out");
     let bytes: u64 = [name, HEALTHY, &format!("{name}.cdx.json")]
         .iter()
         .map(|file| fs::metadata(context.join(file)).map_or(0, |found| found.len()))
