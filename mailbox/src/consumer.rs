@@ -11,6 +11,9 @@
 //! termination before the dead letter is stored drops it (I10). Everything else that goes wrong here
 //! only leads to a repeat, which the inbox absorbs (I6).
 //!
+//! What has been delivered three times is applied alone, and marked in the database meanwhile: so an event
+//! that kills its process each time is found, and becomes a dead letter (`marks`).
+//!
 //! Replicas share one durable consumer; each holds one batch at a time (I12). Events reach handlers
 //! roughly in stream order, but what failed comes later, and replicas overtake each other.
 
@@ -22,7 +25,9 @@ mod failure;
 mod faults;
 mod fetch;
 mod filters;
+mod marks;
 mod received;
+mod settle;
 mod worker;
 
 use std::future::Future;

@@ -24,6 +24,10 @@ const ENSURE: &str = "\
 SELECT public.mailbox_ensure_partitions(name::regclass, (now() AT TIME ZONE 'UTC')::date, $1)
 FROM unnest('{public.outbox, public.inbox}'::text[]) AS name";
 
+/// Marks of processes that died, left behind by events that were settled since or went with their stream.
+const FORGET_MARKS: &str =
+    "DELETE FROM public.inbox_marks WHERE last_begun < now() - interval '30 days'";
+
 /// Makes sure that outbox and inbox have a partition for today (UTC) and those after it, `days` in all;
 /// returns how many were created. Concurrent calls wait for each other.
 ///
@@ -71,6 +75,7 @@ async fn maintain_once(pool: &Pool) -> Result<i32, Box<dyn std::error::Error + S
     // the pool lets a statement take, it would for ever: the more rows go there, the longer.
     tx.batch_execute("SET LOCAL statement_timeout = 0").await?;
     let created = ensure_by(&*tx, DAYS_AHEAD).await?;
+    tx.batch_execute(FORGET_MARKS).await?;
     tx.commit().await?;
     Ok(created)
 }

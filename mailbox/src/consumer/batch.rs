@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::Message;
 use tokio::time::Instant;
 
+use super::marks::SUSPECT_FROM;
 use super::received::Received;
 use crate::envelope::Malformed;
 use crate::inbox::Delivery;
@@ -18,18 +19,51 @@ pub(super) struct Item {
     pub(super) event: Result<Delivery, Malformed>,
 }
 
-/// The events, in the order of delivery, and behind them the messages that are none: storing those as
-/// dead letters may take its time.
-pub(super) fn decode(messages: Vec<Message>) -> Vec<Item> {
-    let received = messages.into_iter().filter_map(Received::new);
-    let (mut items, malformed): (Vec<Item>, Vec<Item>) = received
-        .map(|received| Item {
-            event: received.decode(),
-            received,
-        })
-        .partition(|item| item.event.is_ok());
-    items.extend(malformed);
-    items
+/// The messages in hand, by how they are settled, each kind in the order of delivery.
+pub(super) struct Batch {
+    pub(super) items: Vec<Item>,
+    /// So many of them, the first, are events that may be applied together.
+    pub(super) fresh: usize,
+    /// So many, with those before, are events; behind the fresh ones stand those that were delivered so
+    /// often that they are applied alone. The rest are no events: storing them as dead letters may take
+    /// its time.
+    pub(super) events: usize,
+}
+
+impl Batch {
+    pub(super) fn of(messages: Vec<Message>) -> Self {
+        let received = messages.into_iter().filter_map(Received::new);
+        let mut items: Vec<Item> = received
+            .map(|received| Item {
+                event: received.decode(),
+                received,
+            })
+            .collect();
+        // Stable.
+        items.sort_by_key(Item::kind);
+        Self {
+            fresh: items.partition_point(|item| item.kind() < Kind::Suspect),
+            events: items.partition_point(|item| item.kind() < Kind::Malformed),
+            items,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Fresh,
+    Suspect,
+    Malformed,
+}
+
+impl Item {
+    fn kind(&self) -> Kind {
+        match &self.event {
+            Err(_) => Kind::Malformed,
+            Ok(_) if self.received.attempts >= SUSPECT_FROM => Kind::Suspect,
+            Ok(_) => Kind::Fresh,
+        }
+    }
 }
 
 /// Hands them back: another replica may have them.

@@ -1,30 +1,27 @@
-//! Applies batches, and settles each message: acknowledged, dead-lettered, or to be delivered again.
+//! Applies batches: in one transaction, or in parts; and alone, what is suspected.
 //!
 //! Two kinds of waiting. An event that fails by itself goes back to JetStream with a delay, which lets
 //! the others pass. When Postgres does not answer, no event can be applied: the batch is kept in hand
 //! and its leases are renewed, since handing it back would only fetch the next one into the same wall.
 
+use std::time::Duration;
+
 use deadpool_postgres::Pool;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 use uuid::Uuid;
 
 use async_nats::jetstream::Message;
 
 use super::attempt::{Setback, attempt};
-use super::batch::{Item, Lease, Parts, decode, release};
+use super::batch::{Batch, Item, Lease, Parts, release};
 use super::config::Config;
 use super::faults::Faults;
-use super::received::Received;
+use super::marks::{self, DEATHS_MAX, Left};
 use super::{Handler, RECONNECT_LONGEST};
-use crate::backoff::{self, Backoff};
+use crate::backoff::Backoff;
 use crate::dead_letter::DeadLetters;
 use crate::meters;
-
-/// After this many faults in a row the event is to blame: one may come from a passing state of the
-/// process, but an event that makes the handler panic each time must go.
-const FAULTS_MAX: u32 = 5;
 
 /// How often a part is tried that met another transaction's locks. That has ended by then, and the part
 /// is not worth halving for it; if not, another such part can go ahead meanwhile.
@@ -37,7 +34,7 @@ pub(super) struct Worker<H> {
     handler: H,
     pub(super) dead_letters: DeadLetters,
     pub(super) token: CancellationToken,
-    faults: Faults,
+    pub(super) faults: Faults,
 }
 
 impl<H: Handler> Worker<H> {
@@ -61,30 +58,39 @@ impl<H: Handler> Worker<H> {
     /// Applies a batch in one transaction, or, where that fails, by halves. Afterwards each message is
     /// settled.
     pub(super) async fn apply(&self, messages: Vec<Message>) {
-        let items = decode(messages);
-        if items.is_empty() {
+        let mut batch = Batch::of(messages);
+        if batch.items.is_empty() {
             return;
         }
-        meters::batch_size(items.len());
+        meters::batch_size(batch.items.len());
         let mut lease = Lease::new(self.config.step_max());
-        let events = items.partition_point(|item| item.event.is_ok());
+        let (fresh, events) = (batch.fresh, batch.events);
         if self
-            .apply_events(&items, events, &mut lease)
+            .apply_fresh(&batch.items, fresh, &mut lease)
+            .await
+            .is_none()
+        {
+            return;
+        }
+        let suspects = &mut batch.items[fresh..];
+        if self
+            .apply_suspects(suspects, events - fresh, &mut lease)
             .await
             .is_some()
         {
-            self.bury_malformed(&items[events..], &mut lease).await;
+            self.bury_malformed(&batch.items[events..], &mut lease)
+                .await;
         }
     }
 
-    /// Applies the first `events` of `items`. None if cancelled, and the rest handed back.
-    async fn apply_events(&self, items: &[Item], events: usize, lease: &mut Lease) -> Option<()> {
-        let mut parts = Parts::whole(events);
+    /// Applies the first `fresh` of `items`. None if cancelled, and the rest handed back.
+    async fn apply_fresh(&self, items: &[Item], fresh: usize, lease: &mut Lease) -> Option<()> {
+        let mut parts = Parts::whole(fresh);
         let mut held = items;
         while let Some(size) = parts.next() {
             let part = &held[..size];
             // What was fetched is tried once, also by a replica that stops.
-            if size < events && self.token.is_cancelled() {
+            if size < fresh && self.token.is_cancelled() {
                 release(held).await;
                 return None;
             }
@@ -102,7 +108,7 @@ impl<H: Handler> Worker<H> {
                     continue;
                 }
                 Err(setback) => {
-                    if events == 1 {
+                    if fresh == 1 {
                         meters::batch_failed(setback.kind());
                     }
                     lease.renew(held).await;
@@ -114,19 +120,103 @@ impl<H: Handler> Worker<H> {
         Some(())
     }
 
-    async fn bury_malformed(&self, items: &[Item], lease: &mut Lease) {
-        for (index, item) in items.iter().enumerate() {
-            let Err(malformed) = &item.event else {
-                continue;
-            };
+    /// Applies the first `suspects` of `items`, each alone and marked, those first that have taken no
+    /// process down yet. None if cancelled, and the rest handed back.
+    async fn apply_suspects(
+        &self,
+        items: &mut [Item],
+        suspects: usize,
+        lease: &mut Lease,
+    ) -> Option<()> {
+        if suspects == 0 {
+            return Some(());
+        }
+        let left = self.left(items, suspects, lease).await?;
+        items[..suspects].sort_by_key(|item| marks::deaths(&left, &item.received));
+        for index in 0..suspects {
             let held = &items[index..];
             if self.token.is_cancelled() {
-                return release(held).await;
+                release(held).await;
+                return None;
             }
             lease.renew(held).await;
-            let reason = format!("malformed envelope: {malformed}");
-            self.bury(&item.received, &reason).await;
+            let (one, received) = (&held[..1], &held[0].received);
+            let deaths = marks::deaths(&left, received);
+            if deaths >= DEATHS_MAX {
+                let reason = format!(
+                    "applying it was begun {deaths} times in a row, alone, and never ended: each time the \
+                     process died"
+                );
+                if !self.bury(received, &reason).await {
+                    continue;
+                }
+            } else {
+                self.mark(held, lease).await?;
+                match self.attempt(one, held, lease).await? {
+                    Ok(first) => self.acknowledge(one, &first).await,
+                    Err(setback) => {
+                        lease.renew(held).await;
+                        self.settle_failed(received, setback).await;
+                    }
+                }
+            }
+            if let Err(setback) = marks::end(&self.pool, &self.config, received).await {
+                warn!(sequence = received.sequence, reason = %setback, "an event's mark is left behind, as if its process had died");
+            }
         }
+        Some(())
+    }
+
+    /// What the first `suspects` of `held` have left behind. None if cancelled, and `held` handed back.
+    async fn left(&self, held: &[Item], suspects: usize, lease: &mut Lease) -> Option<Left> {
+        let mut backoff = self.patience();
+        loop {
+            match marks::left(&self.pool, &self.config, &held[..suspects]).await {
+                Ok(left) => return Some(left),
+                Err(setback) => self.outlast(&setback, held, lease, &mut backoff).await?,
+            }
+        }
+    }
+
+    /// Marks the first of `held`. None if cancelled, and `held` handed back.
+    async fn mark(&self, held: &[Item], lease: &mut Lease) -> Option<()> {
+        let mut backoff = self.patience();
+        loop {
+            match marks::begin(&self.pool, &self.config, &held[0].received).await {
+                Ok(()) => return Some(()),
+                Err(setback) => self.outlast(&setback, held, lease, &mut backoff).await?,
+            }
+        }
+    }
+
+    fn patience(&self) -> Backoff {
+        Backoff::up_to(RECONNECT_LONGEST.min(self.config.step_max()))
+    }
+
+    /// A pause until Postgres is tried again.
+    async fn outlast(
+        &self,
+        setback: &Setback,
+        held: &[Item],
+        lease: &mut Lease,
+        backoff: &mut Backoff,
+    ) -> Option<()> {
+        warn!(events = held.len(), reason = %setback, "keeping a batch in hand until Postgres answers");
+        self.pause(held, lease, backoff.next()).await
+    }
+
+    /// Waits while the leases of `held` are renewed. None if cancelled: `held` is handed back then.
+    async fn pause(&self, held: &[Item], lease: &mut Lease, wait: Duration) -> Option<()> {
+        lease.renew(held).await;
+        tokio::select! {
+            () = self.token.cancelled() => {
+                release(held).await;
+                return None;
+            }
+            () = tokio::time::sleep(wait) => {}
+        }
+        lease.renew(held).await;
+        Some(())
     }
 
     /// Tries to apply `part` until Postgres answers, one way or the other, while the leases of `held`
@@ -137,7 +227,7 @@ impl<H: Handler> Worker<H> {
         held: &[Item],
         lease: &mut Lease,
     ) -> Option<Result<Vec<Uuid>, Setback>> {
-        let mut backoff = Backoff::up_to(RECONNECT_LONGEST.min(self.config.step_max()));
+        let mut backoff = self.patience();
         let mut conflicts = 0;
         loop {
             let events = part.iter().filter_map(|item| item.event.as_ref().ok());
@@ -154,93 +244,13 @@ impl<H: Handler> Worker<H> {
                 return Some(outcome);
             };
             match setback {
-                Setback::Unavailable(_) => {
-                    warn!(events = held.len(), reason = %setback, "keeping a batch in hand until Postgres answers");
-                }
+                Setback::Unavailable(_) => self.outlast(setback, held, lease, &mut backoff).await?,
                 _ if setback.is_conflict() && conflicts + 1 < CONFLICTS_MAX => {
                     conflicts += 1;
                     debug!(events = part.len(), reason = %setback, "a batch met another transaction; trying it again");
+                    self.pause(held, lease, backoff.next()).await?;
                 }
                 _ => return Some(outcome),
-            }
-            lease.renew(held).await;
-            tokio::select! {
-                () = self.token.cancelled() => {
-                    release(held).await;
-                    return None;
-                }
-                () = tokio::time::sleep(backoff.next()) => {}
-            }
-            lease.renew(held).await;
-        }
-    }
-
-    /// The commit is done: now, and not before, the acknowledgements (I4). Repeats get theirs too.
-    async fn acknowledge(&self, items: &[Item], first: &[Uuid]) {
-        let mut applied = first.iter().peekable();
-        for Item { received, event } in items {
-            let Ok(event) = event else { continue };
-            let repeat = applied.next_if(|id| **id == event.id).is_none();
-            debug!(
-                event_id = %event.id,
-                event_type = %event.event_type,
-                sequence = received.sequence,
-                repeat,
-                "event applied"
-            );
-            self.faults.forget(received);
-            received.acknowledge().await;
-        }
-        meters::applied(first.len());
-        meters::duplicate(items.len() - first.len());
-    }
-
-    async fn settle_failed(&self, received: &Received, setback: Setback) {
-        let faults = if let Setback::Fault(_) = setback {
-            self.faults.count(received)
-        } else {
-            self.faults.forget(received);
-            0
-        };
-        match setback {
-            Setback::Definite(reason) => self.bury(received, &reason).await,
-            Setback::Unknown(reason) if received.attempts >= self.config.unknown_deliveries_max => {
-                self.bury(received, &reason).await;
-            }
-            Setback::Fault(reason) if faults >= FAULTS_MAX => self.bury(received, &reason).await,
-            setback => {
-                let delay = backoff::after(received.attempts);
-                let event_id = received.event_id();
-                warn!(event_id, sequence = received.sequence, attempts = received.attempts, ?delay, reason = %setback, "an event failed; trying again later");
-                meters::retried();
-                received.deliver_again(delay).await;
-            }
-        }
-    }
-
-    /// Dead letter first, termination after (I10). Takes a step at most, for the rest of the batch is
-    /// in hand meanwhile; what is stored later than that is stored again as the same dead letter.
-    async fn bury(&self, received: &Received, reason: &str) {
-        let event_id = received.event_id();
-        let sequence = received.sequence;
-        let within = self.config.step_max();
-        let stored = timeout(within, self.dead_letters.store(received, reason)).await;
-        match stored.unwrap_or_else(|_| Err(format!("not stored within {within:?}").into())) {
-            Ok(()) => {
-                error!(
-                    event_id,
-                    sequence, reason, "an event cannot be applied; it is a dead letter now"
-                );
-                meters::dead_letter();
-                self.faults.forget(received);
-                received.terminate().await;
-            }
-            Err(error) => {
-                error!(event_id, sequence, reason, %error, "an event cannot be applied, and its dead letter not be stored; trying again later");
-                meters::retried();
-                received
-                    .deliver_again(backoff::after(received.attempts))
-                    .await;
             }
         }
     }

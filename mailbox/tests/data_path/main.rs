@@ -15,5 +15,6 @@ mod outages;
 mod outbox;
 mod partitions;
 mod redrive;
+mod suspects;
 mod tracing_context;
 mod world;

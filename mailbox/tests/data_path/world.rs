@@ -275,7 +275,7 @@ impl Replica {
 
 /// Does what payloads say: `refuse`, `panic`, `swallow an error`, `cost -1`, `once x`, `fail n`
 /// (transiently, n times), `conflict n` (as two transactions that wait for each other), `unknown`,
-/// `stumble n` (as `fail`, then one panic), `panic n`, `hang n`; anything else is applied.
+/// `abort` (ends the process), `stumble n` (as `fail`, then one panic), `panic n`, `hang n`; anything else is applied.
 #[derive(Clone, Default)]
 pub(crate) struct Script {
     tries: Arc<Mutex<HashMap<Uuid, u32>>>,
@@ -328,6 +328,7 @@ impl Script {
                     .await
                     .map_err(Failure::from_postgres)?;
             }
+            ("abort", _) => std::process::abort(),
             ("unknown", _) => return Err(Failure::Unknown("of a later version".into())),
             ("stumble", n) if try_number <= n.parse().unwrap() => {
                 return Err(Failure::Transient("not yet".into()));

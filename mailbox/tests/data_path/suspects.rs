@@ -1,0 +1,89 @@
+//! Events that have been delivered several times: suspected of killing their process, and cleared. What
+//! becomes of one that does is in `tests/crash.rs`.
+
+use anyhow::{Result, anyhow};
+use async_nats::jetstream::AckKind;
+use harness::eventually;
+use uuid::Uuid;
+
+use crate::world::{SOON, Script, World, numbered};
+
+/// Events that JetStream has delivered `times` in vain.
+async fn delivered_in_vain(world: &World, payloads: &[&str], times: usize) -> Result<Vec<Uuid>> {
+    world.create_stream().await?;
+    let replica = world.consume(&Script::default()).await?;
+    eventually("the durable consumer", SOON, async || {
+        Ok(world.durable().await.ok())
+    })
+    .await?;
+    replica.stop().await?;
+    let ids = world.publish(payloads.iter().copied()).await?;
+    let mut deliveries = 0;
+    while deliveries < times * payloads.len() {
+        for message in world.fetch(payloads.len()).await? {
+            let told = message.ack_with(AckKind::Nak(None)).await;
+            told.map_err(|error| anyhow!(error))?;
+            deliveries += 1;
+        }
+    }
+    world.nats.flush().await?;
+    Ok(ids)
+}
+
+/// Deliveries alone prove nothing: stops, outages and transient failures make them too.
+#[tokio::test]
+async fn a_transient_failure_after_twenty_deliveries_is_no_dead_letter() -> Result<()> {
+    let world = World::shared().await?;
+    let ids = delivered_in_vain(&world, &["fail 1", "1", "2"], 20).await?;
+    let script = Script::default();
+    let replica = world.consume(&script).await?;
+    world.settled().await?;
+    replica.stop().await?;
+    assert_eq!(script.tries(ids[0]), 2);
+    assert_eq!(world.applied().await?, ["1", "2", "fail 1"]);
+    assert!(world.dead_letters().await?.is_empty());
+    let transactions = "SELECT count(DISTINCT tx) FROM applied";
+    assert_eq!(world.count(transactions).await?, 3, "each was to be alone");
+    let marks = world.count("SELECT count(*) FROM inbox_marks").await?;
+    assert_eq!(marks, 0, "of attempts that have ended");
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_is_written_for_events_that_are_not_suspected() -> Result<()> {
+    let world = World::shared().await?;
+    world.create_stream().await?;
+    let mut client = world.pool.get().await?;
+    let tx = client.transaction().await?;
+    tx.batch_execute("LOCK TABLE inbox_marks").await?;
+    // Also for those that fail: two deliveries are not many.
+    world
+        .publish(numbered(10).chain(["fail 1".to_owned()]))
+        .await?;
+    let replica = world.consume(&Script::default()).await?;
+    eventually("all of them", SOON, async || {
+        Ok((world.applied().await?.len() == 11).then_some(()))
+    })
+    .await?;
+    tx.rollback().await?;
+    replica.stop().await
+}
+
+#[tokio::test]
+async fn an_event_that_was_at_hand_when_processes_died_waits_behind_the_others() -> Result<()> {
+    let world = World::shared().await?;
+    delivered_in_vain(&world, &["first", "2", "3"], 3).await?;
+    let stored = world.jetstream.get_stream(&world.name).await?;
+    let stored = stored.get_raw_message(1).await?;
+    let at = i64::try_from(stored.time.unix_timestamp_nanos())?;
+    let client = world.pool.get().await?;
+    let mark = "INSERT INTO inbox_marks VALUES ($1, $1, 1, $2, 2)";
+    client.execute(mark, &[&world.name, &at]).await?;
+    let replica = world.consume(&Script::default()).await?;
+    world.settled().await?;
+    replica.stop().await?;
+    // Two deaths are not three.
+    assert_eq!(world.applied().await?, ["2", "3", "first"]);
+    assert_eq!(world.count("SELECT count(*) FROM inbox_marks").await?, 0);
+    Ok(())
+}
