@@ -21,6 +21,10 @@ const HEALTHY: &str = "healthy";
 const IMAGE_BYTES_MAX: u64 = 30 * 1000 * 1000;
 /// No user of any host.
 const USER: &str = "65532:65532";
+/// What podman ends with when it could not even try.
+const PODMAN_FAILED: i32 = 125;
+/// What its runtime speaks of when the machine, and not the image, keeps a container from starting.
+const MACHINE: [&str; 3] = ["rlimit", "cgroup", "namespace"];
 const DOCKERFILE: &str = "deploy/Dockerfile";
 /// Where the system has the certificates of public CAs.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -58,6 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         build.arg(".");
         shell::run(&mut build)?;
         inspect(name, &image)?;
+        try_out(name, &image)?;
     }
     Ok(())
 }
@@ -151,6 +156,42 @@ fn inspect(name: &str, image: &str) -> Result<()> {
         bytes < IMAGE_BYTES_MAX,
         "{image} has {bytes} bytes, and may have {IMAGE_BYTES_MAX}"
     );
+    Ok(())
+}
+
+/// Whether the binary runs in its image, with nothing of the host and no right to write: an image that lacks
+/// something looks like any other.
+fn try_out(name: &str, image: &str) -> Result<()> {
+    let mut run = shell::command("podman");
+    run.args([
+        "run",
+        "--rm",
+        "--network=none",
+        "--read-only",
+        "--cap-drop=all",
+    ]);
+    // As much as a container may have where this runs in one itself.
+    run.args(["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]);
+    run.args([image, "--version"]);
+    let Ok(output) = shell::capture(&mut run) else {
+        println!("SKIPPED   {image} is not run: podman is not installed");
+        return Ok(());
+    };
+    let said = String::from_utf8_lossy(&output.stdout);
+    let why = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(PODMAN_FAILED) || MACHINE.iter().any(|word| why.contains(word))
+    {
+        let why = why.trim().lines().last().unwrap_or_default();
+        println!("SKIPPED   {image} is not run: podman cannot here: {why}");
+        return Ok(());
+    }
+    ensure!(
+        output.status.success() && said.starts_with(name),
+        "{image} does not run: {}: {said}{}",
+        output.status,
+        why.trim()
+    );
+    print!("it runs: {said}");
     Ok(())
 }
 
