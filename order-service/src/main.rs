@@ -11,6 +11,7 @@ use order_service::api::{self, Orders};
 use order_service::config::Config;
 use order_service::letters::{self, DeadLetters};
 use order_service::reactions::Reactions;
+use order_service::watch::reader::LOOK_AT_ALL_EVERY;
 use order_service::watch::{self, Hub};
 use order_service::{migrations, sweeper, wire};
 use tokio_util::sync::CancellationToken;
@@ -71,7 +72,7 @@ async fn main() -> anyhow::Result<()> {
         async move { Ok(consumer::run(pool, client, answers, Reactions, token).await?) }
     });
     background(&mut tasks, "watched orders", |token| {
-        watch::reader::run(hub.clone(), pool.clone(), token)
+        watch::reader::run(hub.clone(), pool.clone(), LOOK_AT_ALL_EVERY, token)
     });
     background(&mut tasks, "signals", |token| {
         let stream = config.own_events_stream.clone();

@@ -282,3 +282,6 @@ impl Drop for Watcher {
         self.hub.count(count);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,13 +20,13 @@ const ORDERS_MAX: usize = 1_000;
 
 /// What a lost signal adds to an outcome's way to its watcher. It costs a query for a thousand watched
 /// orders, each a step into the index.
-const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(5);
+pub const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(5);
 
 /// After a failure. A database that does not answer is not asked more often on account of watchers.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Until `token` is cancelled. What fails is logged, and tried again.
-pub async fn run(hub: Hub, pool: Pool, token: CancellationToken) {
+/// Until `token` is cancelled; at all of them about each `every`. What fails is logged, and tried again.
+pub async fn run(hub: Hub, pool: Pool, every: Duration, token: CancellationToken) {
     metrics::describe_counter!(
         "order_watch_queries_total",
         "queries how watched orders stand, by outcome"
@@ -36,7 +36,7 @@ pub async fn run(hub: Hub, pool: Pool, token: CancellationToken) {
         "orders that these queries looked at"
     );
     // Replicas that started together do not look together.
-    let every = LOOK_AT_ALL_EVERY.mul_f64(rand::rng().random_range(0.8..1.2));
+    let every = every.mul_f64(rand::rng().random_range(0.8..1.2));
     let mut all = tokio::time::interval(every);
     while !token.is_cancelled() {
         tokio::select! {

@@ -12,3 +12,4 @@ mod replica;
 mod support;
 mod wait;
 mod watch;
+mod watchers;

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use chassis::health::Health;
 use deadpool_postgres::Pool;
+use harness::Nats;
 use order_service::api::{self, Orders};
+use order_service::watch::reader::LOOK_AT_ALL_EVERY;
 use order_service::watch::{self, Hub};
 use proto::orders::v1::order_service_client::OrderServiceClient;
 use proto::orders::v1::order_service_server::OrderService as _;
@@ -40,10 +42,20 @@ impl Replica {
     }
 
     pub(crate) fn on(pool: Pool, watchers: usize) -> Self {
+        Self::with_clock(pool, watchers, LOOK_AT_ALL_EVERY)
+    }
+
+    /// Nobody is told of anything but for signals.
+    pub(crate) fn without_clock(pool: Pool, watchers: usize) -> Self {
+        Self::with_clock(pool, watchers, Duration::from_secs(3_600))
+    }
+
+    fn with_clock(pool: Pool, watchers: usize, every: Duration) -> Self {
         let token = CancellationToken::new();
         let hub = Hub::new(watchers, token.clone());
         let orders = Orders::new(pool.clone(), PATIENCE, KEPT).watched_by(hub.clone());
-        tokio::spawn(watch::reader::run(hub.clone(), pool.clone(), token.clone()));
+        let reader = watch::reader::run(hub.clone(), pool.clone(), every, token.clone());
+        tokio::spawn(reader);
         Self {
             pool,
             hub,
@@ -67,6 +79,13 @@ impl Replica {
         );
         tokio::spawn(served);
         address
+    }
+
+    /// Listens to the events in the stream of this NATS.
+    pub(crate) async fn listen(&self, nats: &Nats) {
+        let client = nats.client().await.unwrap();
+        let (hub, token) = (self.hub.clone(), self.token.clone());
+        tokio::spawn(watch::signals::run(hub, client, "ORDERS".to_owned(), token));
     }
 
     /// Watches, without a server in between.

@@ -81,6 +81,26 @@ async fn nobody_watches_an_order_that_is_not_there() {
 }
 
 #[tokio::test]
+async fn a_watcher_is_registered_before_it_looks() {
+    let replica = Replica::start(WATCHERS).await;
+    let order = pending(&replica.pool).await;
+    let mut client = replica.pool.get().await.unwrap();
+    let tx = client.transaction().await.unwrap();
+    let all = "LOCK TABLE orders IN ACCESS EXCLUSIVE MODE";
+    tx.batch_execute(all).await.unwrap();
+    let looks_at_last = async {
+        eventually("it to be registered", SOON, async || {
+            Ok((replica.hub.watchers() == 1).then_some(()))
+        })
+        .await
+        .unwrap();
+        tx.rollback().await.unwrap();
+    };
+    let (watching, ()) = tokio::join!(replica.watch(&order.order_id), looks_at_last);
+    assert_eq!(watching.unwrap().told().await, order);
+}
+
+#[tokio::test]
 async fn without_any_signal_the_clock_finds_the_outcome() {
     let replica = Replica::start(WATCHERS).await;
     let order = pending(&replica.pool).await;
