@@ -71,7 +71,8 @@ async fn a_cancelled_order_is_answered_as_it_is_and_nobody_is_told_again() {
     }
     let client = pool.get().await.unwrap();
     assert_eq!(events::<OrderCancelled>(&client).await.len(), 2);
-    assert_eq!(ignored("cancelled", "cancel") - before, 2);
+    // Of this process: the tests beside this one count there too.
+    assert!(ignored("cancelled", "cancel") - before >= 2);
 }
 
 #[tokio::test]
