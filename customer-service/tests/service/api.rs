@@ -133,6 +133,12 @@ async fn pages_stay_right_while_customers_are_added() {
             let id = Uuid::from_u128(u128::from(seen.len() as u64));
             let client = pool.get().await.unwrap();
             client.execute(early, &[&id]).await.unwrap();
+            // Between those that are still to come: it is one of them.
+            let before = expected.iter().nth_back(1).unwrap();
+            let between = Uuid::try_parse(before).unwrap().as_u128() + 1;
+            let between = Uuid::from_u128(between);
+            client.execute(early, &[&between]).await.unwrap();
+            expected.insert(between.to_string());
         }
     }
     assert_eq!(seen, Vec::from_iter(expected));

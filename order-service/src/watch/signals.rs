@@ -53,8 +53,8 @@ pub async fn run(hub: Hub, client: async_nats::Client, stream: String, token: Ca
         let mut told = String::new();
         loop {
             hub.watched().await;
-            match listen(&hub, &client, &context, &stream).await {
-                Ok(()) => told.clear(),
+            match listen(&hub, &client, &context, &stream, &mut told).await {
+                Ok(()) => {}
                 Err(error) => {
                     let reason = error.to_string();
                     // Once for each reason: NATS may be away for hours.
@@ -71,12 +71,13 @@ pub async fn run(hub: Hub, client: async_nats::Client, stream: String, token: Ca
     token.run_until_cancelled(listening).await;
 }
 
-/// Signals until nobody waits any more.
+/// Signals until nobody waits any more; forgets what was `told` when it begins.
 async fn listen(
     hub: &Hub,
     client: &async_nats::Client,
     context: &Context,
     stream: &str,
+    told: &mut String,
 ) -> Result<(), async_nats::Error> {
     let connection = client.statistics().connects.load(Ordering::Relaxed);
     let stream = context.get_stream(stream).await?;
@@ -89,6 +90,7 @@ async fn listen(
         .heartbeat(HEARTBEAT)
         .messages()
         .await?;
+    told.clear();
     // What happened before there was a consumer.
     hub.look_at_all();
     let mut idle = tokio::time::interval(IDLE);

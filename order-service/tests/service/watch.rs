@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use harness::eventually;
 use proto::orders::v1::{CancellationReason, OrderState};
+use tokio::time::timeout;
 use tonic::Code;
 use uuid::Uuid;
 
@@ -180,7 +181,8 @@ async fn the_end_of_the_service_sends_watchers_elsewhere_at_once() {
     watching.message().await.unwrap().unwrap();
     let ending = Instant::now();
     replica.token.cancel();
-    let ended = watching.message().await.unwrap_err();
+    let ended = timeout(SOON, watching.message()).await.unwrap();
+    let ended = ended.unwrap_err();
     assert_eq!(ended.code(), Code::Unavailable, "{ended}");
     assert!(ended.message().contains("watch again"), "{ended}");
     // Not cut when the time to drain is over.

@@ -20,3 +20,4 @@ mod refusals;
 mod replicas;
 mod saga;
 mod shared;
+mod watch;

@@ -29,7 +29,7 @@ const SETTLE_DEADLINE: Duration = Duration::from_secs(60);
 pub(super) async fn tell(stage: &Stage) -> Result<()> {
     let show = stage.show;
     let grace = customer(stage, "Grace", GRACE_LIMIT).await?;
-    show.step("f", "A relay dies in the middle of it");
+    show.step("g", "A relay dies in the middle of it");
     show.row(
         "asked",
         &format!(

@@ -34,6 +34,7 @@ fn as_told(books: &Books) -> Result<()> {
             books.cancelled("by_customer"),
             1,
         ),
+        ("orders that timed out", books.cancelled("timed_out"), 1),
         (
             "orders refused for the limit",
             books.cancelled("credit_limit_exceeded"),

@@ -120,6 +120,16 @@ impl Hand {
         lines
     }
 
+    /// Waits for an order's outcome.
+    pub(super) fn wait(&self, order_id: &str) -> Vec<String> {
+        let watch = format!(r#"grpcurl -plaintext -d '{{"orderId":"{order_id}"}}' $ORDERS_GRPC"#);
+        let request = format!(r#"'{{"orderId":"{order_id}","wait":"5s"}}'"#);
+        vec![
+            format!("{watch} orders.v1.OrderService/WatchOrder"),
+            format!("cargo -q xtask request orders.v1.GetOrder {request}"),
+        ]
+    }
+
     /// Lists a customer's orders.
     pub(super) fn look(&self, customer: &str) -> String {
         if self.has_psql {

@@ -1,11 +1,13 @@
 //! `cargo xtask demo`: the whole system on this machine, and a story told with it.
 //!
-//! In order: find the servers, build, start, tell the story, kill a relay, open the books. Whatever
+//! In order: find the servers, build, start, tell the story, let an order time out, kill a relay, open the
+//! books. Whatever
 //! ends it, a signal too, drops the system, and with it goes everything that was started.
 
 mod cancel;
 mod chaos;
 mod closing;
+mod deadline;
 mod hand;
 mod prepare;
 mod show;
@@ -67,8 +69,9 @@ async fn perform(arguments: &Arguments, show: Show) -> Result<()> {
         prepare::build(show).await?;
     }
     let begun = Instant::now();
-    let stage = Stage::start(show).await?;
-    let told = tell(&stage).await.map_err(|error| stage.explain(error))?;
+    let mut stage = Stage::start(show).await?;
+    let told = tell(&mut stage).await;
+    let told = told.map_err(|error| stage.explain(error))?;
     show.row("took", &told.summary(begun));
     if arguments.keep {
         stage.keep().await?;
@@ -91,9 +94,10 @@ impl Told {
     }
 }
 
-async fn tell(stage: &Stage) -> Result<Told> {
+async fn tell(stage: &mut Stage) -> Result<Told> {
     let began = Instant::now();
-    story::tell(stage).await?;
+    let ada_id = story::tell(stage).await?;
+    deadline::tell(stage, &ada_id).await?;
     chaos::tell(stage).await?;
     closing::tell(stage).await?;
     let ended = Instant::now();

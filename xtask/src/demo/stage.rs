@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use harness::{Process, System};
 
+use super::deadline::DEADLINE;
 use super::hand::Hand;
 use super::show::{Show, span};
 use crate::shell;
 
 /// Of a process that still runs, only so many warnings and errors of its log are shown.
 const WARNINGS_MAX: usize = 5;
+/// The process that the step with the deadline adds.
+const REPLICA: &str = "order-service-2";
 /// How often `--keep` looks whether all still run.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -33,6 +36,7 @@ impl Stage {
             .fold(System::builder(), |builder, program| {
                 builder.env(program, "LOG_FORMAT", "text")
             })
+            .env(REPLICA, "ORDER_DEADLINE_SECONDS", DEADLINE)
             .start()
             .await?;
         let nats = system.nats().client().await?;
@@ -99,23 +103,29 @@ impl Stage {
         for database in ["orders", "customers"] {
             show.row("Postgres", &system.postgres().url(database));
         }
-        for process in system.processes() {
+        for process in self.running() {
             let (name, admin) = (process.name(), process.admin_port());
             show.row(
                 "admin",
                 &format!("{name:<17} http://127.0.0.1:{admin}  /livez /readyz /metrics"),
             );
         }
-        let logs = system.processes().map(Process::log);
+        let logs = self.running().map(Process::log);
         for log in logs.chain([system.postgres().log(), nats.log()]) {
             show.row("log", &log.path().display().to_string());
         }
         self.watch().await
     }
 
+    /// What the story has not ended.
+    fn running(&self) -> impl Iterator<Item = &Process> {
+        let processes = self.system.processes();
+        processes.filter(|process| process.ensure_alive().is_ok())
+    }
+
     /// Says when a process ends, as it does when a person kills it.
     async fn watch(&self) -> Result<()> {
-        let mut running: Vec<&Process> = self.system.processes().collect();
+        let mut running: Vec<&Process> = self.running().collect();
         loop {
             running.retain(|process| {
                 let ended = process.ensure_alive().is_err();

@@ -3,10 +3,13 @@
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
+use harness::Side;
 use proto::customers::v1::{CreateCustomerRequest, Customer, GetCustomerRequest};
 use proto::money::v1::Money;
+use proto::orders::v1::order_service_client::OrderServiceClient;
 use proto::orders::v1::{
-    CancellationReason, CreateOrderRequest, CreateOrderResponse, GetOrderRequest, Order, OrderState,
+    CancellationReason, CreateOrderRequest, CreateOrderResponse, GetOrderRequest, GetOrderResponse,
+    Order, OrderState, WatchOrderRequest,
 };
 use uuid::Uuid;
 
@@ -20,6 +23,12 @@ use crate::request;
 pub(super) const ADA_LIMIT: i64 = 20_000;
 /// What is reserved of it when the first order has been cancelled.
 pub(super) const ADA_RESERVED: i64 = 8_000;
+
+/// How long a NATS request waits for an order's outcome: less than its client waits for an answer.
+const WAIT: proto::Duration = proto::Duration {
+    seconds: 8,
+    nanos: 0,
+};
 
 /// An order of the story.
 struct Ask<'a> {
@@ -42,7 +51,8 @@ enum Door {
     Nats,
 }
 
-pub(super) async fn tell(stage: &Stage) -> Result<()> {
+/// Gives Ada's id.
+pub(super) async fn tell(stage: &Stage) -> Result<String> {
     let ada = customer(stage, "Ada", ADA_LIMIT).await?;
     stage.hand.customer_is(&ada.customer_id)?;
     let mut trail = Trail::new(&stage.nats);
@@ -85,7 +95,8 @@ pub(super) async fn tell(stage: &Stage) -> Result<()> {
         refusal: Some(CancellationReason::UnknownCustomer),
     };
     order(stage, &mut trail, &unknown).await?;
-    cancel::tell(stage, &mut trail, &ada.customer_id, &first).await
+    cancel::tell(stage, &mut trail, &ada.customer_id, &first).await?;
+    Ok(ada.customer_id)
 }
 
 /// Makes a customer and shows it.
@@ -148,12 +159,22 @@ async fn order(stage: &Stage, trail: &mut Trail, ask: &Ask<'_>) -> Result<String
         "answered",
         &format!("order {id} is pending, after {}", since(SystemTime::now())),
     );
+    let outcome = outcome(stage, ask, id).await?;
+    let told = in_words(outcome.state(), refusal(&outcome));
+    let how = match ask.door {
+        Door::Grpc => "watched",
+        Door::Nats => "waited",
+    };
+    show.row(how, &format!("{told}, after {}", since(SystemTime::now())));
     let events = trail.follow(id, &SETTLED).await?;
     trail.show(show, &events, since);
-    outcome(stage, ask, id)
+    as_told(stage, ask, &outcome)
         .await
         .with_context(|| format!("step {}", ask.mark))?;
     let mut commands = stage.hand.order(ask.by_hand, ask.cents, ask.mark == "a");
+    if ask.mark == "a" {
+        commands.extend(stage.hand.wait(id));
+    }
     commands.push(stage.hand.look(ask.by_hand));
     show.commands("by hand", &commands);
     Ok(placed.order_id)
@@ -184,23 +205,44 @@ async fn place(stage: &Stage, ask: &Ask<'_>) -> Result<Order> {
         .context("order-service has answered without an order")
 }
 
-/// Shows what the order came to, and fails when the story goes otherwise.
-async fn outcome(stage: &Stage, ask: &Ask<'_>, order_id: &str) -> Result<()> {
-    let request = GetOrderRequest {
-        wait: None,
-        order_id: order_id.to_owned(),
+/// Waits for what the order comes to, in the way that the door has for it.
+async fn outcome(stage: &Stage, ask: &Ask<'_>, order_id: &str) -> Result<Order> {
+    let last = match ask.door {
+        Door::Grpc => watched(stage, Side::Orders.service(), order_id).await?,
+        Door::Nats => {
+            let request = GetOrderRequest {
+                order_id: order_id.to_owned(),
+                wait: Some(WAIT),
+            };
+            let body = serde_json::to_string(&request)?;
+            let reply = request::json(&stage.nats, "orders.v1.GetOrder", body).await?;
+            serde_json::from_value::<GetOrderResponse>(reply)?.order
+        }
     };
-    let found = stage
-        .system
-        .orders()?
-        .get_order(request)
-        .await?
-        .into_inner()
-        .order;
-    let found = found.context("order-service has answered without an order")?;
-    let refusal = Some(found.cancellation_reason())
-        .filter(|reason| *reason != CancellationReason::Unspecified);
-    let told = in_words(found.state(), refusal);
+    last.context("order-service has answered without an order")
+}
+
+/// The last that is told of an order.
+pub(super) async fn watched(stage: &Stage, replica: &str, order_id: &str) -> Result<Option<Order>> {
+    let mut orders = OrderServiceClient::new(stage.system.channel(replica)?);
+    let order_id = order_id.to_owned();
+    let told = orders.watch_order(WatchOrderRequest { order_id }).await?;
+    let mut told = told.into_inner();
+    let mut last = None;
+    while let Some(next) = told.message().await? {
+        last = next.order;
+    }
+    Ok(last)
+}
+
+fn refusal(order: &Order) -> Option<CancellationReason> {
+    Some(order.cancellation_reason()).filter(|reason| *reason != CancellationReason::Unspecified)
+}
+
+/// Shows what the order came to, and fails when the story goes otherwise.
+async fn as_told(stage: &Stage, ask: &Ask<'_>, order: &Order) -> Result<()> {
+    let order_id = &order.order_id;
+    let told = in_words(order.state(), refusal(order));
     let expected = match ask.refusal {
         None => in_words(OrderState::Approved, None),
         some => in_words(OrderState::Cancelled, some),
