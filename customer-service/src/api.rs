@@ -251,7 +251,7 @@ fn unfit(asked: &wire::SetCreditLimit, why: &LimitRefusal) -> Status {
             "RESERVED",
             &subject,
             &format!(
-                "credit_limit.minor_units: {reserved} {} are reserved, {short_by} more than {}",
+                "credit_limit.minor_units: {reserved} minor units of {} are reserved, {short_by} more than {}",
                 wanted.currency().code(),
                 wanted.minor_units()
             ),

@@ -47,6 +47,8 @@ pub(crate) enum Command {
     /// Events that a service could not apply
     #[command(subcommand)]
     DeadLetters(LettersCommand),
+    /// Draws an id for --request-id and the field `requestId`, and prints it
+    RequestId,
     /// Prints what makes a shell complete these commands: `source <(shop completions bash)`
     Completions { shell: Shell },
 }

@@ -29,9 +29,16 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.format(&mut Cli::command()).exit(),
     };
-    if let Command::Completions { shell } = cli.command {
-        clap_complete::generate(shell, &mut cli::command(), "shop", &mut std::io::stdout());
-        return ExitCode::SUCCESS;
+    match cli.command {
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut cli::command(), "shop", &mut std::io::stdout());
+            return ExitCode::SUCCESS;
+        }
+        Command::RequestId => {
+            let printed = Out::new(&cli.output).line(&uuid::Uuid::now_v7().to_string());
+            return printed.map_or_else(Failure::report, |()| ExitCode::SUCCESS);
+        }
+        _ => {}
     }
     let via = cli.connection.via(&matches);
     let outcome = tokio::runtime::Builder::new_current_thread()
@@ -49,6 +56,6 @@ async fn run(cli: Cli, via: cli::Via) -> Result<ExitCode, Failure> {
         Command::Customer(command) => customer::run(command, &services, &mut out).await,
         Command::Order(command) => order::run(command, &services, &mut out).await,
         Command::DeadLetters(command) => letters::run(command, &services, &mut out).await,
-        Command::Completions { .. } => Ok(ExitCode::SUCCESS),
+        Command::Completions { .. } | Command::RequestId => Ok(ExitCode::SUCCESS),
     }
 }

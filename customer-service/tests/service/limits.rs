@@ -62,7 +62,7 @@ async fn a_limit_below_what_is_reserved_is_refused_saying_by_how_much() {
 
     let refused = set(&pool, &id, 45, "USD").await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
-    let said = "credit_limit.minor_units: 60 USD are reserved, 15 more than 45";
+    let said = "credit_limit.minor_units: 60 minor units of USD are reserved, 15 more than 45";
     assert_eq!(refused.message(), said);
     let details = refused.get_details_precondition_failure().unwrap();
     assert_eq!(details.violations[0].r#type, "RESERVED");

@@ -131,7 +131,7 @@ impl Out {
         self.line(&text)
     }
 
-    fn line(&mut self, text: &str) -> Result<(), Failure> {
+    pub(crate) fn line(&mut self, text: &str) -> Result<(), Failure> {
         Ok(writeln!(self.stdout, "{text}")?)
     }
 }

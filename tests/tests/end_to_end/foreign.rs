@@ -50,15 +50,8 @@ fn nats_py_orders_in_json() {
 
 /// Runs a client, which ends well when its order was approved.
 async fn approves(system: &System, script: &str, arguments: &[String]) {
-    let packages = match tokio::task::spawn_blocking(packages)
-        .await
-        .expect("no panic")
-    {
-        Ok(packages) => packages,
-        Err(error) => match error.downcast::<Skipped>() {
-            Ok(skipped) => return say(&format!("{script}: {skipped}")),
-            Err(error) => panic!("{error:?}"),
-        },
+    let Some(packages) = packages_or_say(script).await else {
+        return;
     };
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/foreign")
@@ -80,6 +73,21 @@ async fn approves(system: &System, script: &str, arguments: &[String]) {
         "{}: {said}{complained}",
         output.status
     );
+}
+
+/// The folder with the packages. Where there can be none, says that `what` is skipped.
+pub(crate) async fn packages_or_say(what: &str) -> Option<PathBuf> {
+    let fetched = tokio::task::spawn_blocking(packages).await;
+    match fetched.expect("no panic") {
+        Ok(packages) => Some(packages),
+        Err(error) => match error.downcast::<Skipped>() {
+            Ok(skipped) => {
+                say(&format!("{what}: {skipped}"));
+                None
+            }
+            Err(error) => panic!("{error:?}"),
+        },
+    }
 }
 
 /// The folder with the packages, fetched where it is not there.
@@ -165,6 +173,6 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// To the terminal, past the test harness, which hides what a test that passes prints.
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

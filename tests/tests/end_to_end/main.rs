@@ -14,6 +14,7 @@ mod idle;
 mod letters;
 mod load;
 mod lost;
+mod page;
 mod permissions;
 mod redelivery;
 mod refusals;
