@@ -51,9 +51,20 @@ pub struct Config {
           env = "REQUEST_RETENTION_SECONDS", default_value = "604800",
           value_parser = Value::new(request_retention, "604800"))]
     pub request_retention_seconds: u64,
+
+    /// For how many seconds the inbox remembers what it has applied; it must outlast every redelivery, and
+    /// without it nothing is forgotten
+    #[arg(id = "INBOX_RETENTION_SECONDS", long = "inbox-retention-seconds",
+          env = "INBOX_RETENTION_SECONDS", value_parser = Value::new(inbox_retention, "1209600"))]
+    pub inbox_retention_seconds: Option<u64>,
 }
 
 impl Config {
+    /// For how long the inbox remembers what it has applied; for ever if not said.
+    pub fn inbox_retention(&self) -> Option<Duration> {
+        self.inbox_retention_seconds.map(Duration::from_secs)
+    }
+
     /// For how long answers to requests with an id are kept.
     pub fn request_retention(&self) -> Duration {
         Duration::from_secs(self.request_retention_seconds)
@@ -71,6 +82,14 @@ impl Config {
             ack_wait: Duration::from_secs(self.consumer_ack_wait_seconds),
             ..consumer::Config::new(&self.events_stream, durable, filters)
         }
+    }
+}
+
+/// It goes by the day; of more than ten years nobody has to be told.
+fn inbox_retention(given: &str) -> Result<u64, String> {
+    match given.parse() {
+        Ok(seconds) if (86_400..=3650 * 86_400).contains(&seconds) => Ok(seconds),
+        _ => Err("must be a number from 86400 to 315360000".to_owned()),
     }
 }
 

@@ -11,7 +11,7 @@ use customer_service::config::Config;
 use customer_service::letters::{self, DeadLetters};
 use customer_service::reactions::Reactions;
 use customer_service::{migrations, wire};
-use mailbox::{consumer, partitions, requests};
+use mailbox::{consumer, partitions, requests, retention};
 
 const NAME: &str = "customer-service";
 
@@ -58,6 +58,9 @@ async fn main() -> anyhow::Result<()> {
     tasks.spawn("requests", requests);
     let requests = letters::nats(&dead_letters).serve(client.clone(), tasks.token());
     tasks.spawn("requests about dead letters", requests);
+    let kept = (config.inbox_retention(), vec![orders.clone()]);
+    let inbox = retention::maintain(pool.clone(), client.clone(), kept.0, kept.1, tasks.token());
+    tasks.spawn("inbox", async { Ok(inbox.await?) });
     tasks.spawn("reactions", {
         let (pool, client, token) = (pool.clone(), client.clone(), tasks.token());
         async move { Ok(consumer::run(pool, client, orders, Reactions, token).await?) }

@@ -22,6 +22,8 @@ pub mod dead_letter;
 
 pub mod partitions;
 
+pub mod retention;
+
 mod backoff;
 mod meters;
 

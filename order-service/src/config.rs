@@ -58,6 +58,12 @@ pub struct Config {
           value_parser = Value::new(request_retention, "604800"))]
     pub request_retention_seconds: u64,
 
+    /// For how many seconds the inbox remembers what it has applied; it must outlast every redelivery, and
+    /// without it nothing is forgotten
+    #[arg(id = "INBOX_RETENTION_SECONDS", long = "inbox-retention-seconds",
+          env = "INBOX_RETENTION_SECONDS", value_parser = Value::new(inbox_retention, "1209600"))]
+    pub inbox_retention_seconds: Option<u64>,
+
     /// After how many seconds an order that is still pending is cancelled as timed out; it should outlast
     /// the death of a replica, which costs CONSUMER_ACK_WAIT_SECONDS
     #[arg(id = "ORDER_DEADLINE_SECONDS", long = "order-deadline-seconds",
@@ -78,6 +84,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// For how long the inbox remembers what it has applied; for ever if not said.
+    pub fn inbox_retention(&self) -> Option<Duration> {
+        self.inbox_retention_seconds.map(Duration::from_secs)
+    }
+
     /// For how long answers to requests with an id are kept.
     pub fn request_retention(&self) -> Duration {
         Duration::from_secs(self.request_retention_seconds)
@@ -116,6 +127,14 @@ fn order_deadline(given: &str) -> Result<u64, String> {
         _ => Err(format!(
             "must be a number from 1 to {ORDER_DEADLINE_SECONDS_MAX}"
         )),
+    }
+}
+
+/// It goes by the day; of more than ten years nobody has to be told.
+fn inbox_retention(given: &str) -> Result<u64, String> {
+    match given.parse() {
+        Ok(seconds) if (86_400..=3650 * 86_400).contains(&seconds) => Ok(seconds),
+        _ => Err("must be a number from 86400 to 315360000".to_owned()),
     }
 }
 

@@ -6,7 +6,7 @@ use chassis::health::Health;
 use chassis::tasks::Tasks;
 use chassis::{admin, database, grpc, listen, nats, telemetry};
 use clap::Parser as _;
-use mailbox::{consumer, partitions, requests};
+use mailbox::{consumer, partitions, requests, retention};
 use order_service::api::{self, Orders};
 use order_service::config::Config;
 use order_service::letters::{self, DeadLetters};
@@ -67,6 +67,9 @@ async fn main() -> anyhow::Result<()> {
     tasks.spawn("requests", requests);
     let requests = letters::nats(&dead_letters).serve(client.clone(), tasks.token());
     tasks.spawn("requests about dead letters", requests);
+    let kept = (config.inbox_retention(), vec![answers.clone()]);
+    let inbox = retention::maintain(pool.clone(), client.clone(), kept.0, kept.1, tasks.token());
+    tasks.spawn("inbox", async { Ok(inbox.await?) });
     tasks.spawn("reactions", {
         let (pool, client, token) = (pool.clone(), client.clone(), tasks.token());
         async move { Ok(consumer::run(pool, client, answers, Reactions, token).await?) }

@@ -4,6 +4,9 @@ use std::error::Error;
 
 use tokio_postgres::error::SqlState;
 
+/// What keeps claims out of days that were dropped (`retention`).
+const FORGOTTEN: &str = "inbox_forgotten";
+
 /// Why a handler could not apply its events.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -26,6 +29,11 @@ impl Failure {
     #[must_use]
     pub fn from_postgres(error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {
+            Some(db) if db.constraint() == Some(FORGOTTEN) => Self::Definite(
+                "the inbox has forgotten the day of this event's id, so nobody can tell whether it was \
+                 applied before: look whether its effect is there"
+                    .into(),
+            ),
             Some(db) if is_definite(db.code()) => {
                 let detail = db.detail().map(|d| format!(" ({d})")).unwrap_or_default();
                 Self::Definite(format!("{}: {}{detail}", db.code().code(), db.message()))

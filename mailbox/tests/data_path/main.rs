@@ -15,6 +15,7 @@ mod outages;
 mod outbox;
 mod partitions;
 mod redrive;
+mod retention;
 mod suspects;
 mod tracing_context;
 mod world;

@@ -19,6 +19,7 @@ mod permissions;
 mod redelivery;
 mod refusals;
 mod replicas;
+mod retention;
 mod saga;
 mod shared;
 mod watch;

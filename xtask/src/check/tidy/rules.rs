@@ -43,7 +43,7 @@ const ADVICE: &str = "pg_drop_replication_slot";
 const SQL_PLACES: &[(&str, &str)] = &[
     ("order-service/src/store", "a service's own"),
     ("customer-service/src/store", "a service's own"),
-    ("mailbox/src/", "outbox, inbox, partitions"),
+    ("mailbox/src/", "outbox, inbox, marks, partitions"),
     ("cdc-relay/src/primary", "which server takes writes"),
     ("cdc-relay/src/slot", "slot and publication"),
     (
