@@ -12,7 +12,7 @@ const CONSUMER_BATCH_MAX: u16 = 4096;
 /// Longer than this nobody waits for an order, nor finds out that it should not have been waited for.
 const ORDER_DEADLINE_SECONDS_MAX: u64 = 7 * 24 * 3600;
 
-/// Each costs some kilobytes, most of them in its gRPC stream.
+/// Each takes about 9 kB, most of them in its gRPC stream: more than this no replica should hold.
 const WATCHERS_MAX: usize = 1_000_000;
 
 /// The Order Service: takes orders, and settles them by the Customer Service's answers.
