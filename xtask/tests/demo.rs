@@ -128,6 +128,7 @@ async fn the_story_ends_as_told_and_the_books_add_up() {
         "CreditReserved      CUSTOMERS 2",
         "OrderApproved       ORDERS 2",
         "outcome    approved; Ada has 80.00 EUR of 200.00 EUR left",
+        "shop order create $CUSTOMER 120.00 EUR --wait 5s",
         "b · An order beyond the credit limit",
         "waited     cancelled: credit limit exceeded, after ",
         "CreditLimitExceeded CUSTOMERS 3",

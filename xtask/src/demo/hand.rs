@@ -1,6 +1,6 @@
 //! The commands that a person can repeat, and the files that make them short.
 //!
-//! `env` sets the addresses, and puts the folder of Postgres's programs on the PATH;
+//! `env` sets the addresses, and puts the folders of `shop` and of Postgres's programs on the PATH;
 //! `<process>.sh` starts a process again as the demo had started it, in the background, until the demo's
 //! directory goes. Both hold the password of the private database: they are readable by their owner
 //! alone.
@@ -37,8 +37,11 @@ impl Hand {
         for (name, value) in variables {
             lines.push_str(&format!("export {name}={}\n", quoted(&value)));
         }
+        let shop = harness::binary("shop")?;
+        let own = shop.parent().unwrap_or(&shop);
         lines.push_str(&format!(
-            "export PATH={}:\"$PATH\"\n",
+            "export PATH={}:{}:\"$PATH\"\n",
+            quoted(&own.to_string_lossy()),
             quoted(&bin.to_string_lossy())
         ));
         private(&directory.join("env"), &lines)?;
@@ -108,6 +111,11 @@ impl Hand {
             r#"cargo -q xtask request orders.v1.CreateOrder "$BODY""#.into(),
         ];
         if every_way {
+            let (whole, part) = (cents / 100, cents % 100);
+            let customer = customer.trim_matches('\'');
+            lines.push(format!(
+                "shop order create {customer} {whole}.{part:02} EUR --wait 5s"
+            ));
             lines.push(
                 r#"nats request orders.v1.CreateOrder "$BODY" -H Content-Type:application/json"#
                     .into(),
