@@ -9,8 +9,9 @@
 
 use std::collections::HashMap;
 
-use deadpool_postgres::Pool;
-use tokio::time::timeout;
+use deadpool_postgres::{Object, Pool};
+use tokio::time::{Instant, timeout_at};
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::attempt::Setback;
@@ -31,9 +32,9 @@ SELECT sequence, stored_at, begun FROM public.inbox_marks
 WHERE consumer = $1 AND stream = $2 AND sequence = ANY ($3)";
 
 const BEGIN: &str = "\
-INSERT INTO public.inbox_marks (consumer, stream, sequence, stored_at, begun) VALUES ($1, $2, $3, $4, 1)
+INSERT INTO public.inbox_marks (consumer, stream, sequence, stored_at, begun) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (consumer, stream, sequence, stored_at)
-DO UPDATE SET begun = inbox_marks.begun + 1, last_begun = now()";
+DO UPDATE SET begun = excluded.begun, last_begun = now()";
 
 const END: &str = "\
 DELETE FROM public.inbox_marks
@@ -45,18 +46,13 @@ pub(super) type Left = HashMap<(i64, i64), i32>;
 /// What the events have left behind; nothing, as a rule.
 pub(super) async fn left(pool: &Pool, config: &Config, items: &[Item]) -> Result<Left, Setback> {
     let sequences: Vec<i64> = items.iter().map(|item| key(&item.received).0).collect();
-    let asking = async {
-        let client = pool.get().await.map_err(unavailable)?;
-        let parameters: [(&(dyn ToSql + Sync), Type); 3] = [
-            (&config.durable, Type::TEXT),
-            (&config.stream, Type::TEXT),
-            (&sequences, Type::INT8_ARRAY),
-        ];
-        let rows = client.query_typed(LEFT, &parameters).await;
-        rows.map_err(unavailable)
-    };
-    let rows = timeout(config.step_max(), asking).await.map_err(late)??;
-    let left = |row: &tokio_postgres::Row| ((row.get(0), row.get(1)), row.get(2));
+    let parameters: [Parameter<'_>; 3] = [
+        (&config.durable, Type::TEXT),
+        (&config.stream, Type::TEXT),
+        (&sequences, Type::INT8_ARRAY),
+    ];
+    let rows = ask(pool, config, LEFT, &parameters).await?;
+    let left = |row: &Row| ((row.get(0), row.get(1)), row.get(2));
     Ok(rows.iter().map(left).collect())
 }
 
@@ -65,39 +61,61 @@ pub(super) fn deaths(left: &Left, received: &Received) -> i32 {
     left.get(&key(received)).copied().unwrap_or_default()
 }
 
-/// One more attempt begins. Ok: the mark is committed.
+/// An attempt begins, after `deaths`. Ok: the mark is committed. It states a number and adds none, since it is
+/// written again when the answer is lost.
 pub(super) async fn begin(
     pool: &Pool,
     config: &Config,
     received: &Received,
+    deaths: i32,
 ) -> Result<(), Setback> {
-    execute(pool, config, BEGIN, received).await
+    let begun = deaths.saturating_add(1);
+    execute(pool, config, BEGIN, received, &[(&begun, Type::INT4)]).await
 }
 
 /// The attempts have ended, one way or another.
 pub(super) async fn end(pool: &Pool, config: &Config, received: &Received) -> Result<(), Setback> {
-    execute(pool, config, END, received).await
+    execute(pool, config, END, received, &[]).await
 }
+
+type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 async fn execute(
     pool: &Pool,
     config: &Config,
     statement: &str,
     received: &Received,
+    further: &[Parameter<'_>],
 ) -> Result<(), Setback> {
     let (sequence, stored_at) = key(received);
-    let executing = async {
-        let client = pool.get().await.map_err(unavailable)?;
-        let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
-            (&config.durable, Type::TEXT),
-            (&config.stream, Type::TEXT),
-            (&sequence, Type::INT8),
-            (&stored_at, Type::INT8),
-        ];
-        let done = client.execute_typed(statement, &parameters).await;
-        done.map(|_| ()).map_err(unavailable)
-    };
-    timeout(config.step_max(), executing).await.map_err(late)?
+    let mut parameters: Vec<Parameter<'_>> = vec![
+        (&config.durable, Type::TEXT),
+        (&config.stream, Type::TEXT),
+        (&sequence, Type::INT8),
+        (&stored_at, Type::INT8),
+    ];
+    parameters.extend_from_slice(further);
+    ask(pool, config, statement, &parameters).await?;
+    Ok(())
+}
+
+async fn ask(
+    pool: &Pool,
+    config: &Config,
+    statement: &str,
+    parameters: &[Parameter<'_>],
+) -> Result<Vec<Row>, Setback> {
+    let deadline = Instant::now() + config.step_max();
+    let client = timeout_at(deadline, pool.get()).await.map_err(late)?;
+    let client = client.map_err(unavailable)?;
+    match timeout_at(deadline, client.query_typed(statement, parameters)).await {
+        Ok(answer) => answer.map_err(unavailable),
+        Err(elapsed) => {
+            // The statement may still run on it: whoever got it next would wait for that.
+            drop(Object::take(client));
+            Err(late(elapsed))
+        }
+    }
 }
 
 /// Both fit for centuries.

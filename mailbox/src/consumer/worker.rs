@@ -151,7 +151,7 @@ impl<H: Handler> Worker<H> {
                     continue;
                 }
             } else {
-                self.mark(held, lease).await?;
+                self.mark(held, deaths, lease).await?;
                 match self.attempt(one, held, lease).await? {
                     Ok(first) => self.acknowledge(one, &first).await,
                     Err(setback) => {
@@ -179,10 +179,10 @@ impl<H: Handler> Worker<H> {
     }
 
     /// Marks the first of `held`. None if cancelled, and `held` handed back.
-    async fn mark(&self, held: &[Item], lease: &mut Lease) -> Option<()> {
+    async fn mark(&self, held: &[Item], deaths: i32, lease: &mut Lease) -> Option<()> {
         let mut backoff = self.patience();
         loop {
-            match marks::begin(&self.pool, &self.config, &held[0].received).await {
+            match marks::begin(&self.pool, &self.config, &held[0].received, deaths).await {
                 Ok(()) => return Some(()),
                 Err(setback) => self.outlast(&setback, held, lease, &mut backoff).await?,
             }

@@ -87,3 +87,36 @@ async fn an_event_that_was_at_hand_when_processes_died_waits_behind_the_others()
     assert_eq!(world.count("SELECT count(*) FROM inbox_marks").await?, 0);
     Ok(())
 }
+
+/// A mark that is written again because Postgres was slow to answer is no further death.
+#[tokio::test]
+async fn a_mark_whose_answer_was_late_counts_once() -> Result<()> {
+    let world = World::shared().await?;
+    delivered_in_vain(&world, &["hang 1"], 2).await?;
+    let mut client = world.pool.get().await?;
+    let tx = client.transaction().await?;
+    tx.batch_execute("LOCK TABLE inbox_marks IN SHARE MODE")
+        .await?;
+    let replica = world.consume(&Script::default()).await?;
+    // A step is a quarter of ack_wait; after three of them the mark has been tried more than once.
+    eventually("a mark that waits for long", SOON, async || {
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+            AND wait_event_type = 'Lock' AND now() - query_start > '3 s'";
+        Ok((world.count(waits).await? > 0).then_some(()))
+    })
+    .await?;
+    tx.rollback().await?;
+    let begun = eventually("the mark", SOON, async || {
+        let begun = world.column("SELECT begun::text FROM inbox_marks").await?;
+        Ok((!begun.is_empty()).then_some(begun))
+    })
+    .await?;
+    assert_eq!(begun, ["1"]);
+    eventually("the attempt to end", SOON, async || {
+        let marks = world.column("SELECT begun::text FROM inbox_marks").await?;
+        assert!(marks.is_empty() || marks == ["1"], "{marks:?}");
+        Ok((world.applied().await?.len() == 1).then_some(()))
+    })
+    .await?;
+    replica.stop().await
+}
