@@ -25,6 +25,12 @@ pub use doors::{grpc, nats};
 /// The aggregate type of this service's events.
 pub const AGGREGATE: &str = "customer";
 
+/// The NATS service for this service's dead letters, and what its subjects begin with.
+pub const DEAD_LETTERS: (&str, &str) = (
+    "customer-service-dead-letters",
+    "dead_letters.v1.customer-service",
+);
+
 /// The Customer Service's operations on its database.
 #[derive(Debug)]
 pub struct Customers {

@@ -4,7 +4,7 @@
 //! ```text
 //! gRPC / NATS request ─► api ─► wire ─► domain ─► store + outbox        one transaction (I1)
 //! JetStream order event ─► consumer ─► inbox ─► reactions ─► wire ─► domain ─► store + outbox   (I4)
-//! people, about dead letters ─► letters ─► reactions                     as if delivered again (I10)
+//! people, about dead letters ─► (dead-letters) ─► reactions                as if delivered again (I10)
 //! ```
 
 // `migrations`: this service's own tables.
@@ -13,7 +13,6 @@ refinery::embed_migrations!("migrations");
 pub mod config;
 
 pub mod api;
-pub mod letters;
 pub mod once;
 pub mod reactions;
 

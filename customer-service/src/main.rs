@@ -8,9 +8,9 @@ use chassis::{admin, database, grpc, listen, nats, telemetry};
 use clap::Parser as _;
 use customer_service::api::{self, Customers};
 use customer_service::config::Config;
-use customer_service::letters::{self, DeadLetters};
 use customer_service::reactions::Reactions;
 use customer_service::{migrations, wire};
+use dead_letters::DeadLetters;
 use mailbox::{consumer, partitions, requests, retention};
 
 const NAME: &str = "customer-service";
@@ -46,17 +46,19 @@ async fn main() -> anyhow::Result<()> {
 
     let customers = Arc::new(Customers::new(pool.clone(), config.request_retention()));
     let orders = config.consumer(NAME, wire::EVENTS);
-    let dead_letters = DeadLetters::new(client.clone(), pool.clone(), &orders);
-    let dead_letters = Arc::new(dead_letters);
+    let applied = (pool.clone(), Reactions);
+    let letters = DeadLetters::new(client.clone(), applied, &orders, wire::json);
+    let letters = Arc::new(letters);
     let grpc_listener = starting.done().await?;
     tasks.spawn("grpc", {
         let descriptors = proto::customers::v1::DESCRIPTORS;
-        let routes = api::grpc(&customers).add_service(letters::grpc(&dead_letters));
+        let routes = api::grpc(&customers).add_service(dead_letters::grpc(&letters));
         grpc::serve(grpc_listener, routes, descriptors, health, tasks.token())
     });
     let requests = api::nats(&customers).serve(client.clone(), tasks.token());
     tasks.spawn("requests", requests);
-    let requests = letters::nats(&dead_letters).serve(client.clone(), tasks.token());
+    let requests =
+        dead_letters::nats(&letters, api::DEAD_LETTERS).serve(client.clone(), tasks.token());
     tasks.spawn("requests about dead letters", requests);
     let kept = (config.inbox_retention(), vec![orders.clone()]);
     let inbox = retention::maintain(pool.clone(), client.clone(), kept.0, kept.1, tasks.token());

@@ -24,7 +24,7 @@ pub use events::{
 
 mod letters;
 
-pub use letters::{dead_letter, json};
+pub use letters::json;
 
 /// The lists' names, which their page tokens are bound to.
 const CUSTOMERS: &str = "customers.v1.Customer";

@@ -33,6 +33,12 @@ use waits::Patience;
 /// The aggregate type of this service's events.
 pub const AGGREGATE: &str = "order";
 
+/// The NATS service for this service's dead letters, and what its subjects begin with.
+pub const DEAD_LETTERS: (&str, &str) = (
+    "order-service-dead-letters",
+    "dead_letters.v1.order-service",
+);
+
 /// Without a hub of its own, so many may wait.
 const WATCHERS_MAX: usize = 1_000;
 

@@ -6,7 +6,7 @@
 //! JetStream answer ─► consumer ─► inbox ─► reactions ─► wire ─► domain ─► store + outbox   (I4)
 //! WatchOrder, wait ─► api ─► watch ◄─ the outcome, whichever replica saw to it
 //! clock ─► sweeper ─► domain ─► store + outbox                          a deadline passed (I8)
-//! people, about dead letters ─► letters ─► reactions                     as if delivered again (I10)
+//! people, about dead letters ─► (dead-letters) ─► reactions                as if delivered again (I10)
 //! ```
 
 // `migrations`: this service's own tables.
@@ -15,7 +15,6 @@ refinery::embed_migrations!("migrations");
 pub mod config;
 
 pub mod api;
-pub mod letters;
 pub mod once;
 pub mod reactions;
 pub mod sweeper;

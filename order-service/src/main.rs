@@ -6,10 +6,11 @@ use chassis::health::Health;
 use chassis::tasks::Tasks;
 use chassis::{admin, database, grpc, listen, nats, telemetry};
 use clap::Parser as _;
+use dead_letters::DeadLetters;
+use deadpool_postgres::Pool;
 use mailbox::{consumer, partitions, requests, retention};
 use order_service::api::{self, Orders};
 use order_service::config::Config;
-use order_service::letters::{self, DeadLetters};
 use order_service::reactions::Reactions;
 use order_service::watch::reader::LOOK_AT_ALL_EVERY;
 use order_service::watch::{self, Hub};
@@ -36,15 +37,7 @@ async fn main() -> anyhow::Result<()> {
     });
 
     let pool = database::connect(&config.database, NAME).await?;
-    // The mailbox last: the relay creates its slot as soon as there is an outbox, and Postgres (15.18)
-    // now and then makes one that it cannot decode when tables are being created at that moment:
-    // "could not map filenode … to relation OID".
-    let schema = vec![
-        ("order_service_migrations", migrations::runner()),
-        ("requests_migrations", requests::migrations()),
-        ("mailbox_migrations", mailbox::migrations()),
-    ];
-    database::migrate(&pool, schema).await?;
+    migrate(&pool).await?;
     let client = nats::connect(&config.nats, NAME).await?;
 
     let hub = Hub::new(config.watchers_max, tasks.token());
@@ -55,17 +48,19 @@ async fn main() -> anyhow::Result<()> {
     );
     let orders = Arc::new(orders.watched_by(hub.clone()));
     let answers = config.consumer(NAME, wire::ANSWERS);
-    let dead_letters = DeadLetters::new(client.clone(), pool.clone(), &answers);
-    let dead_letters = Arc::new(dead_letters);
+    let applied = (pool.clone(), Reactions);
+    let letters = DeadLetters::new(client.clone(), applied, &answers, wire::json);
+    let letters = Arc::new(letters);
     let grpc_listener = starting.done().await?;
     tasks.spawn("grpc", {
         let descriptors = proto::orders::v1::DESCRIPTORS;
-        let routes = api::grpc(&orders).add_service(letters::grpc(&dead_letters));
+        let routes = api::grpc(&orders).add_service(dead_letters::grpc(&letters));
         grpc::serve(grpc_listener, routes, descriptors, health, tasks.token())
     });
     let requests = api::nats(&orders).serve(client.clone(), tasks.token());
     tasks.spawn("requests", requests);
-    let requests = letters::nats(&dead_letters).serve(client.clone(), tasks.token());
+    let requests =
+        dead_letters::nats(&letters, api::DEAD_LETTERS).serve(client.clone(), tasks.token());
     tasks.spawn("requests about dead letters", requests);
     let kept = (config.inbox_retention(), vec![answers.clone()]);
     let inbox = retention::maintain(pool.clone(), client.clone(), kept.0, kept.1, tasks.token());
@@ -96,6 +91,18 @@ async fn main() -> anyhow::Result<()> {
     let token = tasks.token();
     tasks.spawn("nats", nats::watch(client, nats_check, token));
     tasks.run().await
+}
+
+/// The mailbox last: the relay creates its slot as soon as there is an outbox, and Postgres (15.18) now and
+/// then makes one that it cannot decode when tables are being created at that moment: "could not map
+/// filenode … to relation OID".
+async fn migrate(pool: &Pool) -> anyhow::Result<()> {
+    let schema = vec![
+        ("order_service_migrations", migrations::runner()),
+        ("requests_migrations", requests::migrations()),
+        ("mailbox_migrations", mailbox::migrations()),
+    ];
+    database::migrate(pool, schema).await
 }
 
 /// Starts what runs until the token is cancelled, and mends its own failures.

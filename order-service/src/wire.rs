@@ -19,7 +19,7 @@ pub use events::{
 
 mod letters;
 
-pub use letters::{dead_letter, json};
+pub use letters::json;
 
 /// An answer waits for an outcome at most so long: less than a request may take at all, over gRPC or NATS.
 pub const WAIT_MAX: Duration = Duration::from_secs(20);

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
 use async_nats::{Client, HeaderMap};
-use customer_service::letters::{self, DeadLetters};
+use customer_service::reactions::Reactions;
+use customer_service::{api, wire};
+use dead_letters::DeadLetters;
 use deadpool_postgres::Pool;
 use harness::{Nats, eventually};
 use mailbox::consumer::Config;
@@ -28,7 +30,7 @@ use crate::support::{customer, database, reserved};
 struct Desk {
     _nats: Nats,
     client: Client,
-    letters: Arc<DeadLetters>,
+    letters: Arc<DeadLetters<Reactions>>,
 }
 
 impl Desk {
@@ -43,7 +45,9 @@ impl Desk {
         let jetstream = jetstream::new(client.clone());
         jetstream.create_stream(config).await.unwrap();
         let config = Config::new("ORDERS", "customer-service", ["events.orders.>"]);
-        let letters = Arc::new(DeadLetters::new(client.clone(), pool.clone(), &config));
+        let applied = (pool.clone(), Reactions);
+        let letters = DeadLetters::new(client.clone(), applied, &config, wire::json);
+        let letters = Arc::new(letters);
         Self {
             _nats: nats,
             client,
@@ -206,7 +210,8 @@ async fn nats_requests_about_letters_name_the_service() {
     let desk = Desk::new(&pool).await;
     let event = usd(&Uuid::now_v7().to_string(), 1);
     let ours = desk.letter("customer-service", &event).await;
-    let served = letters::nats(&desk.letters).serve(desk.client.clone(), CancellationToken::new());
+    let served = dead_letters::nats(&desk.letters, api::DEAD_LETTERS)
+        .serve(desk.client.clone(), CancellationToken::new());
     tokio::spawn(served);
     let mut headers = HeaderMap::new();
     headers.insert("Content-Type", "application/json");

@@ -1,13 +1,16 @@
-//! The dead letters of this service, for people to look at, redrive and discard. One set of methods serves
-//! gRPC and NATS requests alike.
+//! The dead letters of a service, for people to look at, redrive and discard: the methods of
+//! `dead_letters.v1`, which serve gRPC and NATS requests alike. Each service that consumes events adds them
+//! to its own, with the handler that applies its events and what shows their messages.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+mod shown;
+
 use chassis::grpc::MESSAGE_SIZE_MAX;
 use chassis::{failure, invalid, page, rpc};
 use deadpool_postgres::Pool;
-use mailbox::consumer;
+use mailbox::consumer::{self, Handler};
 use mailbox::dead_letter::{Error, Letter, Letters, Outcome, Redrive};
 use proto::dead_letters::v1::dead_letter_service_server::{
     DeadLetterService, DeadLetterServiceServer,
@@ -20,8 +23,10 @@ use proto::dead_letters::v1::{
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use crate::reactions::Reactions;
-use crate::wire;
+use shown::{SHOWN_BYTES_MAX, dead_letter, shown};
+
+/// An event's message in protobuf's canonical JSON, by the event's type; or why it cannot be shown.
+pub type ToJson = fn(event_type: &str, payload: &[u8]) -> Result<String, String>;
 
 /// The list's name, which its page tokens are bound to.
 const LIST: &str = "dead_letters.v1.DeadLetter";
@@ -29,23 +34,27 @@ const LIST: &str = "dead_letters.v1.DeadLetter";
 const SEQUENCES_MAX: usize = 1000;
 /// No further letter is begun after this. A NATS request has 30 s, and the last letter takes its time.
 const REDRIVE_TIME: Duration = Duration::from_secs(20);
-/// A larger message is not shown: with its JSON beside it, it has to fit into one answer.
-const SHOWN_BYTES_MAX: usize = 256 * 1024;
 /// Of a reason to discard; it becomes a header.
 const REASON_CHARS_MAX: usize = 500;
 
-/// The operations on this service's dead letters.
+/// The operations on a service's dead letters.
 #[derive(Debug)]
-pub struct DeadLetters {
-    redrive: Redrive<Reactions>,
+pub struct DeadLetters<H> {
+    redrive: Redrive<H>,
+    to_json: ToJson,
 }
 
-impl DeadLetters {
-    /// Those of the consumer with `config`, whose events `pool` takes.
-    pub fn new(client: async_nats::Client, pool: Pool, config: &consumer::Config) -> Self {
+impl<H: Handler> DeadLetters<H> {
+    /// Those of the consumer with `config`, whose events `handler` applies to the database of `pool`.
+    pub fn new(
+        client: async_nats::Client,
+        (pool, handler): (Pool, H),
+        config: &consumer::Config,
+        to_json: ToJson,
+    ) -> Self {
         let letters = Letters::new(client, &config.durable);
-        let redrive = Redrive::new(letters, pool, Reactions, config.attempt_max());
-        Self { redrive }
+        let redrive = Redrive::new(letters, pool, handler, config.attempt_max());
+        Self { redrive, to_json }
     }
 
     async fn page(&self, page_size: i32, token: &str) -> Result<(Vec<Letter>, String), Status> {
@@ -93,7 +102,7 @@ fn checked(sequences: Vec<u64>) -> Result<Vec<u64>, Status> {
 }
 
 #[tonic::async_trait]
-impl DeadLetterService for DeadLetters {
+impl<H: Handler> DeadLetterService for DeadLetters<H> {
     async fn list_dead_letters(
         &self,
         request: Request<ListDeadLettersRequest>,
@@ -101,7 +110,7 @@ impl DeadLetterService for DeadLetters {
         let asked = request.into_inner();
         let (letters, next_page_token) = self.page(asked.page_size, &asked.page_token).await?;
         Ok(Response::new(ListDeadLettersResponse {
-            dead_letters: letters.into_iter().map(wire::dead_letter).collect(),
+            dead_letters: letters.into_iter().map(dead_letter).collect(),
             next_page_token,
         }))
     }
@@ -120,7 +129,7 @@ impl DeadLetterService for DeadLetters {
         let payload = letters.payload(&opened).await.map_err(unreachable)?;
         let shown = payload.as_deref().map_or_else(
             || Err("its message is not in its stream any more".to_owned()),
-            |payload| shown(&opened.letter.event_type, payload),
+            |payload| shown(self.to_json, &opened.letter.event_type, payload),
         );
         let payload = payload.filter(|payload| payload.len() <= SHOWN_BYTES_MAX);
         let (payload_json, payload_unreadable) = match shown {
@@ -135,7 +144,7 @@ impl DeadLetterService for DeadLetters {
         });
         Ok(Response::new(GetDeadLetterResponse {
             headers: headers.collect(),
-            dead_letter: Some(wire::dead_letter(opened.letter)),
+            dead_letter: Some(dead_letter(opened.letter)),
             payload_json,
             payload_unreadable,
             payload: payload.unwrap_or_default().into(),
@@ -192,24 +201,6 @@ impl DeadLetterService for DeadLetters {
     }
 }
 
-/// The message in JSON, or why it is not shown.
-fn shown(event_type: &str, payload: &[u8]) -> Result<String, String> {
-    if payload.len() > SHOWN_BYTES_MAX {
-        return Err(format!(
-            "its message has {} bytes, too many to show",
-            payload.len()
-        ));
-    }
-    let json = wire::json(event_type, payload).map_err(|unreadable| unreadable.to_string())?;
-    if json.len() > 2 * SHOWN_BYTES_MAX {
-        return Err(format!(
-            "in JSON it has {} bytes, too many to show",
-            json.len()
-        ));
-    }
-    Ok(json)
-}
-
 fn result(sequence: u64, outcome: Result<Outcome, Error>) -> RedriveResult {
     match outcome {
         Ok(Outcome::Applied(why)) => told(sequence, RedriveOutcome::Applied, why),
@@ -239,20 +230,24 @@ fn unreachable(error: Error) -> Status {
 }
 
 /// The operations over gRPC.
-pub fn grpc(letters: &Arc<DeadLetters>) -> DeadLetterServiceServer<DeadLetters> {
+pub fn grpc<H: Handler>(letters: &Arc<DeadLetters<H>>) -> DeadLetterServiceServer<DeadLetters<H>> {
     DeadLetterServiceServer::from_arc(Arc::clone(letters))
         .max_decoding_message_size(MESSAGE_SIZE_MAX)
         .max_encoding_message_size(MESSAGE_SIZE_MAX)
 }
 
-/// The same operations over NATS requests, on subjects that name this service: the other one has them too.
-pub fn nats(letters: &Arc<DeadLetters>) -> rpc::Api {
+/// The same operations over NATS requests, as the service `name`, on the subjects `{group}.…`: each service has
+/// them, so both names tell whose they are.
+pub fn nats<H: Handler>(
+    letters: &Arc<DeadLetters<H>>,
+    (name, group): (&'static str, &'static str),
+) -> rpc::Api {
     let [list, get, redrive, discard] = [(); 4].map(|()| Arc::clone(letters));
     rpc::Api::new(
-        "customer-service-dead-letters",
+        name,
         env!("CARGO_PKG_VERSION"),
-        "Looks after the events that customer-service could not apply",
-        "dead_letters.v1.customer-service",
+        "Looks after the events that a consumer could not apply",
+        group,
     )
     .operation("ListDeadLetters", move |request| {
         let letters = Arc::clone(&list);
