@@ -100,7 +100,7 @@ impl Meter {
 }
 
 /// User and system time of all threads of a process.
-fn cpu_seconds(pid: u32) -> Option<f64> {
+pub(super) fn cpu_seconds(pid: u32) -> Option<f64> {
     ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
@@ -111,7 +111,14 @@ fn ticks(stat: &str) -> Option<f64> {
     Some((times.next()?.ok()? + times.next()?.ok()?) / TICKS_PER_SECOND)
 }
 
-fn peak_kib(pid: u32) -> Option<u64> {
+/// The process that started it.
+pub(super) fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(") ")?;
+    fields.split(' ').nth(1)?.parse().ok()
+}
+
+pub(super) fn peak_kib(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status
         .lines()

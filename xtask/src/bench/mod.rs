@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: what the relay does against its peers and its ceilings. A benchmark, never a
-//! test: nothing here fails for being slow.
+//! `cargo xtask bench`: what the relay does against its peers and its ceilings, and what the whole system does
+//! (`saga`). A benchmark, never a test: nothing here fails for being slow.
 //!
 //! ```text
 //! backlog (Postgres, 500,000 rows) ──the same, once by each contender──▶ nowhere, or JetStream
@@ -15,7 +15,9 @@ mod machine;
 mod messages;
 mod meter;
 mod relay;
+mod release;
 mod report;
+mod saga;
 mod server;
 mod steady;
 mod targets;
@@ -34,6 +36,8 @@ pub(crate) struct Arguments {
 enum What {
     /// Measures the relay beside its peers and the ceilings that Postgres and NATS set it
     Relay(relay::Arguments),
+    /// Measures the whole system: orders settled per second, and how long each takes
+    Saga(saga::Arguments),
     /// One contender, as a process of its own: started by `bench relay`
     #[command(hide = true)]
     Contend(contender::Arguments),
@@ -42,6 +46,7 @@ enum What {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Relay(arguments) => relay::run(arguments),
+        What::Saga(arguments) => saga::run(arguments),
         What::Contend(arguments) => contender::run(arguments),
     }
 }

@@ -1,8 +1,6 @@
 //! `cargo xtask bench relay`: which backlogs, which contenders, in which order.
 
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use harness::Guard;
@@ -11,8 +9,7 @@ use super::backlog::Backlog;
 use super::drain::{Contender, Drain, Ground};
 use super::server::Sync;
 use super::steady::{self, Steady};
-use super::{debezium, machine, report, targets};
-use crate::shell;
+use super::{debezium, machine, release, report, targets};
 
 /// Where each message waits for the disk by itself, fewer of them tell as much in the same time.
 const SLOW_FRACTION: u64 = 10;
@@ -91,25 +88,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         "the benchmark reads /proc: it needs Linux"
     );
     if !arguments.no_build {
-        return build_and_run();
+        return release::build_and_run(&["cdc-relay"]);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(measure(arguments))
-}
-
-/// Builds what is measured, and what measures, for release; and becomes that.
-fn build_and_run() -> Result<()> {
-    shell::run(shell::cargo().args(["build", "--release", "-p", "cdc-relay", "-p", "xtask"]))?;
-    let own = std::env::current_exe()?;
-    let target = own.parent().and_then(|folder| folder.parent());
-    let built = target
-        .context("a program without a target folder")?
-        .join("release/xtask");
-    let mut command = Command::new(&built);
-    command.args(std::env::args_os().skip(1)).arg("--no-build");
-    Err(command.exec()).with_context(|| format!("cannot run {}", built.display()))
 }
 
 async fn measure(arguments: &Arguments) -> Result<()> {

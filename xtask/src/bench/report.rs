@@ -35,16 +35,7 @@ pub(super) fn print(found: &Found, verdicts: &[Verdict]) {
     print_drains(&found.outcomes);
     print_steady(&found.steady);
     println!();
-    for verdict in verdicts {
-        println!(
-            "{:<8} {:>7.2} (wanted {} {})  {}",
-            if verdict.is_met() { "met" } else { "MISSED" },
-            verdict.value,
-            if verdict.at_most { "≤" } else { "≥" },
-            verdict.bound,
-            verdict.what,
-        );
-    }
+    verdicts.iter().for_each(Verdict::print);
 }
 
 fn print_drains(outcomes: &[Outcome]) {

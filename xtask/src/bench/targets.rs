@@ -26,6 +26,17 @@ impl Verdict {
         }
     }
 
+    pub(super) fn print(&self) {
+        println!(
+            "{:<8} {:>7.2} (wanted {} {})  {}",
+            if self.is_met() { "met" } else { "MISSED" },
+            self.value,
+            if self.at_most { "≤" } else { "≥" },
+            self.bound,
+            self.what,
+        );
+    }
+
     pub(super) fn json(&self) -> Value {
         json!({
             "what": self.what,
