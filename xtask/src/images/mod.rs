@@ -34,6 +34,9 @@ pub(crate) struct Arguments {
     /// Only write `<binary>.cdx.json` into this folder, and build nothing
     #[arg(long, value_name = "FOLDER")]
     sbom: Option<PathBuf>,
+    /// Take static binaries that this folder has already, and compile nothing
+    #[arg(long, value_name = "FOLDER")]
+    binaries: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -46,7 +49,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     };
     print!("{}", String::from_utf8_lossy(&found.stdout));
-    let context = binaries(&target)?;
+    let built = match &arguments.binaries {
+        Some(folder) => folder.clone(),
+        None => compiled(&target)?,
+    };
+    let context = gathered(&built, &target)?;
     for name in BINARIES {
         let image = format!("localhost/saga/{name}:{}", env!("CARGO_PKG_VERSION"));
         let mut build = shell::command("buildah");
@@ -81,10 +88,8 @@ fn folder() -> PathBuf {
     shell::root().join(target).join("static")
 }
 
-/// Builds the binaries, with all of the C library in them, and gathers what the Dockerfile's first stage
-/// would have put into `/out`.
-fn binaries(target: &str) -> Result<PathBuf> {
-    let folder = folder();
+/// Compiles the binaries, with all of the C library in them; the folder that has them then.
+fn compiled(target: &str) -> Result<PathBuf> {
     let mut build = shell::cargo();
     build.args([
         "build",
@@ -99,15 +104,19 @@ fn binaries(target: &str) -> Result<PathBuf> {
     }
     // With a target named, this is for the binaries alone, and not for what runs while they are built.
     build.env("RUSTFLAGS", "-C target-feature=+crt-static");
-    build.env("CARGO_TARGET_DIR", &folder);
+    build.env("CARGO_TARGET_DIR", folder());
     shell::run(&mut build)?;
+    Ok(folder().join(target).join("release"))
+}
 
-    let context = folder.join("context");
+/// What the Dockerfile's first stage would have put into `/out`, in a folder that stands for it.
+fn gathered(built: &Path, target: &str) -> Result<PathBuf> {
+    let context = folder().join("context");
     let out = context.join("out");
     fs::create_dir_all(out.join("spool"))?;
     for name in BINARIES.into_iter().chain([HEALTHY]) {
-        let built = folder.join(target).join("release").join(name);
-        fs::copy(&built, out.join(name)).with_context(|| built.display().to_string())?;
+        let binary = built.join(name);
+        fs::copy(&binary, out.join(name)).with_context(|| binary.display().to_string())?;
     }
     write_sboms(&out, target)?;
     let certificates = context.join(CERTIFICATES.trim_start_matches('/'));
