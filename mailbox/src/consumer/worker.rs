@@ -150,18 +150,14 @@ impl<H: Handler> Worker<H> {
                 if !self.bury(received, &reason).await {
                     continue;
                 }
-            } else {
-                self.mark(held, deaths, lease).await?;
-                match self.attempt(one, held, lease).await? {
-                    Ok(first) => self.acknowledge(one, &first).await,
-                    Err(setback) => {
-                        lease.renew(held).await;
-                        self.settle_failed(received, setback).await;
-                    }
+                if let Err(setback) = marks::end(&self.pool, &self.config, received).await {
+                    warn!(sequence = received.sequence, reason = %setback, "the marks of a dead letter are left behind");
                 }
-            }
-            if let Err(setback) = marks::end(&self.pool, &self.config, received).await {
-                warn!(sequence = received.sequence, reason = %setback, "an event's mark is left behind, as if its process had died");
+            } else {
+                match self.attempt_marked(held, deaths, lease).await? {
+                    Ok(first) => self.acknowledge(one, &first).await,
+                    Err(setback) => self.settle_failed(received, setback).await,
+                }
             }
         }
         Some(())
@@ -187,6 +183,37 @@ impl<H: Handler> Worker<H> {
                 Err(setback) => self.outlast(&setback, held, lease, &mut backoff).await?,
             }
         }
+    }
+
+    /// Tries the first of `held` under its mark, which is gone before the event can be delivered again, here
+    /// or to another replica: that would take it for a death. None if cancelled, and `held` handed back.
+    async fn attempt_marked(
+        &self,
+        held: &[Item],
+        deaths: i32,
+        lease: &mut Lease,
+    ) -> Option<Result<Vec<Uuid>, Setback>> {
+        let outcome = match self.mark(held, deaths, lease).await {
+            Some(()) => {
+                lease.renew(held).await;
+                self.attempt(&held[..1], held, lease).await
+            }
+            None => None,
+        };
+        let received = &held[0].received;
+        let mut backoff = self.patience();
+        while let Err(setback) = marks::end(&self.pool, &self.config, received).await {
+            if outcome.is_none() {
+                // Stopping, and Postgres does not answer either: there is no more to be done.
+                warn!(sequence = received.sequence, reason = %setback, "an event's mark is left behind, as if its process had died");
+                return None;
+            }
+            self.outlast(&setback, held, lease, &mut backoff).await?;
+        }
+        if outcome.is_some() {
+            lease.renew(held).await;
+        }
+        outcome
     }
 
     fn patience(&self) -> Backoff {

@@ -120,3 +120,49 @@ async fn a_mark_whose_answer_was_late_counts_once() -> Result<()> {
     .await?;
     replica.stop().await
 }
+
+/// Else another replica would take it for a death, and three such for a reason to bury the event.
+#[tokio::test]
+async fn an_event_is_not_delivered_again_before_its_mark_is_gone() -> Result<()> {
+    let world = World::shared().await?;
+    let ids = delivered_in_vain(&world, &["fail 1"], 3).await?;
+    let client = world.pool.get().await?;
+    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'not now'; END $$;
+        CREATE TRIGGER refuse BEFORE DELETE ON inbox_marks FOR EACH ROW EXECUTE FUNCTION refuse()";
+    client.batch_execute(refuse).await?;
+    let script = Script::default();
+    let replica = world.consume(&script).await?;
+    let refused = "tries to take the mark away";
+    eventually(refused, SOON, async || {
+        let tried = "SELECT count(*) FROM inbox_marks WHERE now() - last_begun > '2 s'";
+        Ok((world.count(tried).await? > 0).then_some(()))
+    })
+    .await?;
+    // Handed back, it would have been delivered again within half a second.
+    assert_eq!(script.tries(ids[0]), 1);
+    client
+        .batch_execute("DROP TRIGGER refuse ON inbox_marks")
+        .await?;
+    world.settled().await?;
+    replica.stop().await?;
+    assert_eq!(world.applied().await?, ["fail 1"]);
+    assert_eq!(world.count("SELECT count(*) FROM inbox_marks").await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_replica_that_stops_amid_an_attempt_leaves_no_mark() -> Result<()> {
+    let world = World::shared().await?;
+    let ids = delivered_in_vain(&world, &["lose"], 3).await?;
+    let script = Script::default();
+    let replica = world.consume(&script).await?;
+    eventually("tries whose connection is lost", SOON, async || {
+        Ok((script.tries(ids[0]) >= 2).then_some(()))
+    })
+    .await?;
+    assert_eq!(world.count("SELECT count(*) FROM inbox_marks").await?, 1);
+    replica.stop().await?;
+    assert_eq!(world.count("SELECT count(*) FROM inbox_marks").await?, 0);
+    Ok(())
+}

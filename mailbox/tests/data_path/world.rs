@@ -337,6 +337,11 @@ impl Script {
             ("panic", n) if n.is_empty() || try_number <= n.parse().unwrap() => {
                 panic!("at the sight of {}", event.aggregate_id)
             }
+            ("lose", _) => {
+                let connection = "SELECT pg_terminate_backend(pg_backend_pid())";
+                let lost = tx.batch_execute(connection).await;
+                return lost.map_err(Failure::from_postgres);
+            }
             ("hang", n) if try_number <= n.parse().unwrap() => std::future::pending().await,
             ("swallow", _) => {
                 let _ = tx.batch_execute("SELECT 1 / 0").await;
