@@ -40,7 +40,7 @@ const REASON_CHARS_MAX: usize = 500;
 /// The operations on a service's dead letters.
 #[derive(Debug)]
 pub struct DeadLetters<H> {
-    redrive: Redrive<H>,
+    redrive: Arc<Redrive<H>>,
     to_json: ToJson,
 }
 
@@ -54,6 +54,7 @@ impl<H: Handler> DeadLetters<H> {
     ) -> Self {
         let letters = Letters::new(client, &config.durable);
         let redrive = Redrive::new(letters, pool, handler, config.attempt_max());
+        let redrive = Arc::new(redrive);
         Self { redrive, to_json }
     }
 
@@ -157,13 +158,18 @@ impl<H: Handler> DeadLetterService for DeadLetters<H> {
     ) -> Result<Response<RedriveDeadLettersResponse>, Status> {
         let asked = request.into_inner();
         let all = asked.all;
-        let (sequences, mut next_page_token) = self.asked(asked).await?;
         let until = Instant::now() + REDRIVE_TIME;
+        let (sequences, mut next_page_token) = self.asked(asked).await?;
         let mut results: Vec<RedriveResult> = Vec::new();
         for sequence in sequences {
             if Instant::now() < until {
-                let outcome = self.redrive.redrive(sequence).await;
-                results.push(result(sequence, outcome));
+                let redrive = Arc::clone(&self.redrive);
+                // Apart: a caller that goes away would leave a connection amid its statement.
+                let outcome = tokio::spawn(async move { redrive.redrive(sequence).await });
+                results.push(match outcome.await {
+                    Ok(outcome) => result(sequence, outcome),
+                    Err(panic) => told(sequence, RedriveOutcome::Failed, Some(panic.to_string())),
+                });
             } else if all {
                 let last = results.last().map_or(0, |last| last.sequence);
                 next_page_token = self.token_after(last);
