@@ -7,7 +7,7 @@ use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
     Timeouts,
 };
-use refinery::{Migration, Runner};
+use refinery::{Migration, Report, Runner};
 use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
@@ -31,6 +31,9 @@ const SESSION: &str =
 /// A migration may rewrite a table.
 const MIGRATION_SESSION: &str =
     "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
+/// How long a migration may wait for a table, since everything that comes to the table after it,
+/// a plain `SELECT` too, waits behind it: far less than the statement timeout of [`SESSION`].
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// The advisory lock that replicas contend for before they migrate: "chassis" in ASCII.
 const MIGRATION_LOCK: i64 = 0x0063_6861_7373_6973;
 /// How often the lock is tried. A blocking wait would hold a snapshot, for which a
@@ -132,7 +135,8 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 /// one advisory lock: of replicas that start together one migrates and the others find it done.
 ///
 /// Each migration is one transaction. The error names the migration and Postgres's reason; those
-/// before it stay applied. Migrations that a newer version has applied are left as they are, so that
+/// before it stay applied. One that does not soon get its table is rolled back, and tried again until
+/// it does: the service is not ready meanwhile, and the replicas that run go on. Migrations that a newer version has applied are left as they are, so that
 /// this version can start beside it, or after it was withdrawn.
 pub async fn migrate(pool: &Pool, sets: Vec<(&str, Runner)>) -> anyhow::Result<()> {
     let pooled = pool
@@ -142,22 +146,62 @@ pub async fn migrate(pool: &Pool, sets: Vec<(&str, Runner)>) -> anyhow::Result<(
     // Taken out of the pool for good: dropping it closes the session, which frees the lock on
     // every way out, a panic included.
     let mut connection = Object::take(pooled);
+    let session = format!(
+        "{MIGRATION_SESSION}; SET lock_timeout = {}",
+        LOCK_TIMEOUT.as_millis()
+    );
     connection
-        .batch_execute(MIGRATION_SESSION)
+        .batch_execute(&session)
         .await
         .context("cannot set up the connection for the migrations")?;
     lock(&connection).await?;
     for (history, runner) in sets {
-        let report = beside_newer(runner, history, &mut connection)
-            .await?
-            .run_async(&mut *connection)
-            .await
-            .map_err(|error| anyhow::anyhow!("migrations of {history}: {}", chain(&error)))?;
-        for applied in report.applied_migrations() {
-            tracing::info!(history, migration = %applied, "migrated");
-        }
+        let runner = beside_newer(runner, history, &mut connection).await?;
+        apply(&runner, history, &mut connection).await?;
     }
     Ok(())
+}
+
+/// Runs what is left of the set, again for as long as something else holds a table that it needs.
+async fn apply(runner: &Runner, history: &str, connection: &mut Client) -> anyhow::Result<()> {
+    let mut attempt = 0;
+    loop {
+        let error = match runner.run_async(connection).await {
+            Ok(report) => {
+                tell(history, &report);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        // What was applied before the one that failed stays so.
+        error.report().inspect(|report| tell(history, report));
+        let why = chain(&error);
+        if !is_lock_timeout(&error) {
+            bail!("migrations of {history}: {why}");
+        }
+        let wait = backoff::delay(attempt);
+        attempt += 1;
+        tracing::warn!(
+            history,
+            error = why,
+            ?wait,
+            "a migration waits for its table, which a long transaction holds: see pg_stat_activity"
+        );
+        sleep(wait).await;
+    }
+}
+
+fn tell(history: &str, report: &Report) {
+    for applied in report.applied_migrations() {
+        tracing::info!(history, migration = %applied, "migrated");
+    }
+}
+
+/// Whether [`LOCK_TIMEOUT`] ended it.
+fn is_lock_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
+    let postgres = error.downcast_ref::<tokio_postgres::Error>();
+    postgres.is_some_and(|error| error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
+        || error.source().is_some_and(is_lock_timeout)
 }
 
 /// The set with what a newer version has applied beyond it, which the runner would refuse as missing.

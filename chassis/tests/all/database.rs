@@ -130,6 +130,37 @@ async fn a_version_starts_beside_a_newer_ones_migrations_but_over_no_gap() -> Re
 }
 
 #[tokio::test]
+async fn a_migration_that_waits_for_its_table_keeps_nobody_else_waiting() -> Result<()> {
+    let postgres = Postgres::start().await?;
+    let pool = database::connect(&config(&postgres.url("postgres"), 2), "tests").await?;
+    let create = ("V1__create", "CREATE TABLE busy (id int)");
+    let alter = ("V2__alter", "ALTER TABLE busy ADD COLUMN name text");
+    database::migrate(&pool, vec![("history", runner(&[create]))]).await?;
+
+    let holder = postgres.connect("postgres").await?;
+    holder.batch_execute("BEGIN; SELECT * FROM busy").await?;
+    let migrating = tokio::spawn(async move {
+        database::migrate(&pool, vec![("history", runner(&[create, alter]))]).await
+    });
+    let reader = postgres.connect("postgres").await?;
+    // Twice: it is tried again, and gives way again.
+    for _ in 0..2 {
+        eventually("the migration to wait for the table", SOON, async || {
+            let waits = "SELECT FROM pg_locks WHERE relation = 'busy'::regclass AND NOT granted";
+            Ok(reader.query_opt(waits, &[]).await?.map(drop))
+        })
+        .await?;
+        timeout(SOON, reader.query("SELECT * FROM busy", &[])).await??;
+    }
+    assert!(!migrating.is_finished());
+
+    holder.batch_execute("COMMIT").await?;
+    timeout(SOON, migrating).await???;
+    reader.query("SELECT name FROM busy", &[]).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn readiness_follows_postgres_and_not_the_pools_load() -> Result<()> {
     let postgres = Postgres::start().await?;
     let config = config(&postgres.url("postgres"), 1);
