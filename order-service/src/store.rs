@@ -98,6 +98,14 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
+/// What [`settled`] found.
+#[derive(Debug, Default)]
+pub struct Settled {
+    pub orders: Vec<Order>,
+    /// Those that this version of the service cannot read, and why.
+    pub unreadable: Vec<(OrderId, Error)>,
+}
+
 /// Adds a new order.
 pub async fn insert(tx: &Transaction<'_>, order: &Order) -> Result<(), Error> {
     let (state, _) = columns(order.state);
@@ -128,15 +136,24 @@ pub async fn get(client: &Client, order_id: OrderId) -> Result<Option<Order>, Er
         .transpose()
 }
 
-/// Reads those of the orders that are approved or cancelled. One statement, whatever the count.
-pub async fn settled(client: &Client, order_ids: &[OrderId]) -> Result<Vec<Order>, Error> {
+/// Reads those of the orders that are approved or cancelled. One statement, whatever the count. What
+/// cannot be read is told apart: these orders have nothing to do with each other.
+pub async fn settled(client: &Client, order_ids: &[OrderId]) -> Result<Settled, Error> {
     let order_ids: Vec<Uuid> = order_ids.iter().copied().map(Uuid::from).collect();
-    client
+    let rows = client
         .query_typed(SETTLED, &[(&order_ids, Type::UUID_ARRAY)])
-        .await?
-        .iter()
-        .map(order)
-        .collect()
+        .await?;
+    let mut settled = Settled::default();
+    for row in &rows {
+        match order(row) {
+            Ok(order) => settled.orders.push(order),
+            Err(why) => {
+                let order_id: Uuid = row.try_get("order_id")?;
+                settled.unreadable.push((order_id.into(), why));
+            }
+        }
+    }
+    Ok(settled)
 }
 
 /// Reads at most `limit` orders that come after the order `after`, the oldest first; of one

@@ -187,12 +187,19 @@ impl Hub {
         taken
     }
 
-    /// Of the orders that were taken, those that have their outcome; the others are pending still.
-    pub(super) fn seen(&self, taken: &[OrderId], settled: &[Order]) {
+    /// Of the orders that were taken, those that have their outcome, and those that could not be read; the
+    /// others are pending still.
+    pub(super) fn seen(&self, taken: &[OrderId], settled: &[Order], unreadable: &[OrderId]) {
         let mut state = self.state();
         for order in settled {
             if let Some(watched) = state.watched.get_mut(&order.order_id) {
                 watched.outcome.send_replace(Some(*order));
+            }
+        }
+        // No look soon after makes them readable.
+        for order_id in unreadable {
+            if let Some(watched) = state.watched.get_mut(order_id) {
+                watched.looks_left = 0;
             }
         }
         let now = Instant::now();

@@ -10,10 +10,11 @@ use deadpool_postgres::Pool;
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+use uuid::Uuid;
 
 use super::Hub;
-use crate::domain::{Order, OrderId};
-use crate::store;
+use crate::domain::OrderId;
+use crate::store::{self, Settled};
 
 /// Orders that one query looks at.
 const ORDERS_MAX: usize = 1_000;
@@ -25,6 +26,9 @@ pub const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(5);
 /// After a failure. A database that does not answer is not asked more often on account of watchers.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// What this version cannot read, it reads once the row is mended; a newer version reads it anyhow.
+const UNREADABLE_AFTER: Duration = LOOK_AT_ALL_EVERY;
+
 /// Until `token` is cancelled; at all of them about each `every`. What fails is logged, and tried again.
 pub async fn run(hub: Hub, pool: Pool, every: Duration, token: CancellationToken) {
     metrics::describe_counter!(
@@ -35,6 +39,11 @@ pub async fn run(hub: Hub, pool: Pool, every: Duration, token: CancellationToken
         "order_watch_looks_total",
         "orders that these queries looked at"
     );
+    metrics::describe_counter!(
+        "order_watch_unreadable_total",
+        "looks at orders that this version cannot read, which a newer one may have written"
+    );
+    metrics::counter!("order_watch_unreadable_total").increment(0);
     // Replicas that started together do not look together.
     let every = every.mul_f64(rand::rng().random_range(0.8..1.2));
     let mut all = tokio::time::interval(every);
@@ -63,11 +72,24 @@ async fn look(hub: &Hub, pool: &Pool, taken: &[OrderId]) -> Result<(), Status> {
     metrics::counter!("order_watch_queries_total", "outcome" => outcome).increment(1);
     let found = found?;
     metrics::counter!("order_watch_looks_total").increment(taken.len() as u64);
-    hub.seen(taken, &found);
+    let unreadable: Vec<OrderId> = found.unreadable.iter().map(|(id, _)| *id).collect();
+    report(&found.unreadable);
+    hub.seen(taken, &found.orders, &unreadable);
+    hub.put_back(&unreadable, UNREADABLE_AFTER);
     Ok(())
 }
 
-async fn settled(pool: &Pool, taken: &[OrderId]) -> Result<Vec<Order>, Status> {
+/// One line for all of them: there may be many, and they are looked at again.
+fn report(unreadable: &[(OrderId, store::Error)]) {
+    let Some((order_id, why)) = unreadable.first() else {
+        return;
+    };
+    let count = unreadable.len();
+    tracing::error!(order_id = %Uuid::from(*order_id), error = %why, count, "watched orders cannot be read");
+    metrics::counter!("order_watch_unreadable_total").increment(count as u64);
+}
+
+async fn settled(pool: &Pool, taken: &[OrderId]) -> Result<Settled, Status> {
     let connection = failure::connection(pool).await?;
     let found = store::settled(&connection, taken).await;
     connection.release();

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::reactions::{exceeded, reserved};
 use crate::replica::{Replica, SOON, WATCHERS};
-use crate::support::{apply, cancel, pending};
+use crate::support::{apply, cancel, database, pending};
 
 #[tokio::test]
 async fn a_watch_tells_how_the_order_stands_then_its_outcome_and_ends() {
@@ -111,6 +111,40 @@ async fn without_any_signal_the_clock_finds_the_outcome() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     apply(&replica.pool, vec![reserved(&order)]).await.unwrap();
     assert_eq!(watching.told().await.state(), OrderState::Approved);
+}
+
+#[tokio::test]
+async fn an_order_that_cannot_be_read_keeps_no_other_watcher_waiting() {
+    let replica = Replica::without_clock(database().await, WATCHERS);
+    let (strange, order) = (pending(&replica.pool).await, pending(&replica.pool).await);
+    let mut at_strange = replica.watch(&strange.order_id).await.unwrap();
+    let mut watching = replica.watch(&order.order_id).await.unwrap();
+    at_strange.told().await;
+    watching.told().await;
+    // As a newer version does it in a rolling upgrade.
+    let newer = replica.pool.get().await.unwrap();
+    let newer_schema = "ALTER TABLE orders DROP CONSTRAINT orders_reason_known";
+    newer.batch_execute(newer_schema).await.unwrap();
+    let cancel_as = async |reason: &str| {
+        let strangely = "UPDATE orders SET state = 'cancelled', cancellation_reason = $2 \
+                         WHERE order_id = $1";
+        newer
+            .execute(strangely, &[&id(&strange.order_id), &reason])
+            .await
+            .unwrap();
+    };
+    cancel_as("theft").await;
+    apply(&replica.pool, vec![reserved(&order)]).await.unwrap();
+    replica.hub.signal(id(&strange.order_id).into());
+    replica.hub.signal(id(&order.order_id).into());
+    assert_eq!(watching.told().await.state(), OrderState::Approved);
+    assert!(watching.next().await.is_none());
+
+    // It is looked at again, and told once it can be read.
+    cancel_as("by_customer").await;
+    let told = at_strange.told().await;
+    assert_eq!(told.cancellation_reason(), CancellationReason::ByCustomer);
+    assert!(at_strange.next().await.is_none());
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ async fn who_has_just_come_has_the_order_looked_at_once_more() {
     timeout(SOON, hub.due()).await.unwrap();
     assert_eq!(hub.take_due(9), [id(1)]);
     // Once.
-    hub.seen(&[id(1)], &[]);
+    hub.seen(&[id(1)], &[], &[]);
     assert!(hub.state().looks.is_empty());
 }
 
@@ -46,7 +46,7 @@ async fn a_signal_is_worth_so_many_looks_and_no_more() {
     for _ in 0..=LOOKS_MAX {
         timeout(SOON, hub.due()).await.unwrap();
         assert_eq!(hub.take_due(9), [id(1)]);
-        hub.seen(&[id(1)], &[]);
+        hub.seen(&[id(1)], &[], &[]);
     }
     assert!(hub.state().looks.is_empty());
     // They come ever more slowly.
