@@ -34,7 +34,8 @@ pub(crate) enum Failure {
 impl Failure {
     /// The same, of a change that may have been made.
     pub(crate) fn of_unknown_outcome(self, request_id: Uuid) -> Self {
-        let why = self.to_string();
+        // With the causes, where it has any.
+        let why = format!("{self:#}");
         Self::UnknownOutcome { why, request_id }
     }
 

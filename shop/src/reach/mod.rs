@@ -115,6 +115,23 @@ impl Missed {
         }
     }
 
+    /// Whether no try before this one took effect either: the request is refused for what it asks, and if a
+    /// try had taken effect, its answer would have come back instead. A replica that has no room, is of
+    /// another version or fails says nothing about the tries before: it may not have looked so far.
+    fn clears_doubt(&self) -> bool {
+        let Self::Refused { code, .. } = self else {
+            return false;
+        };
+        matches!(
+            code,
+            Code::InvalidArgument
+                | Code::NotFound
+                | Code::AlreadyExists
+                | Code::FailedPrecondition
+                | Code::OutOfRange
+        )
+    }
+
     fn into_failure(self, tried: Duration) -> Failure {
         match self {
             Self::Refused { code, message } => Failure::Refused { code, message },
@@ -190,8 +207,7 @@ impl Services {
                 last = Some(missed);
                 continue;
             }
-            // A refusal that counts says that no try before it took effect: its answer would have come back.
-            in_doubt &= missed.passes();
+            in_doubt &= !missed.clears_doubt();
             // The time cut the last try short; the one before it may have been told more.
             let told = match try_max == left && missed.passes() {
                 true => last.unwrap_or(missed),
@@ -231,3 +247,6 @@ impl Services {
         Missed::Unanswered { why, heard: true }
     }
 }
+
+#[cfg(test)]
+mod tests;

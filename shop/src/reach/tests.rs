@@ -1,0 +1,72 @@
+use std::cell::RefCell;
+
+use clap::{Args as _, Command, FromArgMatches as _};
+use futures_util::future::ready;
+
+use super::*;
+
+/// What a command that changes something ends with after these tries.
+async fn after(tries: Vec<Missed>) -> Failure {
+    let settings = Connection::augment_args(Command::new("shop")).get_matches_from(["shop"]);
+    let settings = Connection::from_arg_matches(&settings).unwrap();
+    let services = Services::reach(&settings, Via::Grpc).await.unwrap();
+    let tries = RefCell::new(tries.into_iter());
+    let next = |_| ready(Err::<(), _>(tries.borrow_mut().next().unwrap()));
+    let operation = Operation::change("orders.v1.CreateOrder", Uuid::nil());
+    let failure = services.until_answered(operation, next).await.unwrap_err();
+    assert_eq!(tries.borrow().len(), 0, "all of them are made");
+    failure
+}
+
+fn lost() -> Missed {
+    let why = "cut".to_owned();
+    Missed::Unanswered { why, heard: true }
+}
+
+fn refused(code: Code) -> Missed {
+    let message = "no".to_owned();
+    Missed::Refused { code, message }
+}
+
+#[tokio::test]
+async fn a_refusal_of_what_is_asked_says_that_no_try_took_effect() {
+    for code in [
+        Code::InvalidArgument,
+        Code::NotFound,
+        Code::AlreadyExists,
+        Code::FailedPrecondition,
+    ] {
+        let failure = after(vec![lost(), refused(code)]).await;
+        assert!(matches!(failure, Failure::Refused { .. }), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_for_another_reason_leaves_it_open_what_an_earlier_try_did() {
+    for code in [
+        Code::ResourceExhausted,
+        Code::Internal,
+        Code::Unknown,
+        Code::Cancelled,
+        Code::Unimplemented,
+    ] {
+        let failure = after(vec![lost(), refused(code)]).await;
+        let told = failure.to_string();
+        assert!(told.contains(&crate::failure::name(code)), "{told}");
+        assert!(
+            told.contains(&format!("--request-id {}", Uuid::nil())),
+            "{told}"
+        );
+
+        let failure = after(vec![refused(code)]).await;
+        assert!(matches!(failure, Failure::Refused { .. }), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_leaves_it_open_what_was_done() {
+    let cause = anyhow::anyhow!("wrong wire type").context("not protobuf");
+    let told = after(vec![Missed::Unreadable(cause)]).await.to_string();
+    assert!(told.starts_with("not protobuf: wrong wire type"), "{told}");
+    assert!(told.contains("--request-id"), "{told}");
+}
