@@ -160,16 +160,19 @@ async fn a_cancel_that_overtakes_its_create_leaves_nothing_reserved() {
     let client = Client::new(&system, Transport::Grpc).await.unwrap();
     let customer = client.create_customer("Ada", euros(1_000)).await.unwrap();
     let id = &customer.customer_id;
+    let jetstream = async_nats::jetstream::new(client.nats.clone());
+    // A service is ready before it: the stream may not be there yet.
+    let durable = eventually("the durable consumer", DEADLINE, async || {
+        let (name, stream) = (Side::Customers.service(), Side::Orders.stream());
+        let found = jetstream.get_consumer_from_stream(name, stream).await;
+        Ok(found.ok())
+    });
+    let durable: PullConsumer = durable.await.unwrap();
     let service = system.process(Side::Customers.service());
     service.terminate().await.unwrap();
     let order = client.create_order(id, euros(900)).await.unwrap();
     client.cancel_order(&order.order_id).await.unwrap();
 
-    let jetstream = async_nats::jetstream::new(client.nats.clone());
-    let durable: PullConsumer = jetstream
-        .get_consumer_from_stream(Side::Customers.service(), Side::Orders.stream())
-        .await
-        .unwrap();
     let published = eventually("both events to be published", DEADLINE, async || {
         let stored = events::count(&system, Side::Orders).await?;
         ensure!(stored >= 2, "so far {stored}");
