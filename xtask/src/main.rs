@@ -39,7 +39,7 @@ enum Command {
     Fuzz(fuzz::Arguments),
     /// Plays faults drawn at random against the relay, for as long as wanted
     Soak(soak::Arguments),
-    /// Measures the relay, in a release build, beside its peers
+    /// Measures the relay beside its peers, or the whole system, in release builds
     Bench(bench::Arguments),
     /// Builds the container images with buildah, and looks at them
     Images(images::Arguments),
