@@ -1,9 +1,8 @@
 //! What the environment sets. `--help` shows all of it; every flag has a variable.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use chassis::config::{Admin, Database, Nats, Shutdown, Telemetry, Value};
+use chassis::config::{Admin, Database, Grpc, Nats, Shutdown, Telemetry, Value};
 use mailbox::consumer;
 
 /// More events in one transaction than this hold row locks for too long.
@@ -23,11 +22,8 @@ pub struct Config {
     pub admin: Admin,
     #[command(flatten)]
     pub shutdown: Shutdown,
-
-    /// Where gRPC is served; port 0 takes a free one and logs it
-    #[arg(id = "GRPC_LISTEN", long = "grpc-listen", env = "GRPC_LISTEN",
-          default_value = "0.0.0.0:50051", value_parser = Value::listen())]
-    pub grpc_listen: SocketAddr,
+    #[command(flatten)]
+    pub grpc: Grpc,
 
     /// The JetStream stream with the orders' events, which the order database's relay creates
     #[arg(id = "EVENTS_STREAM", long = "events-stream", env = "EVENTS_STREAM",

@@ -30,7 +30,7 @@ async fn main() -> anyhow::Result<()> {
     let database_check = health.check("database");
     let nats_check = health.check("nats");
     let admin_listener = listen::bind("admin", config.admin.listen).await?;
-    let starting = grpc::Starting::new(listen::bind("grpc", config.grpc_listen).await?).await?;
+    let starting = grpc::Starting::new(grpc::Listener::bind(&config.grpc).await?).await?;
     tasks.spawn("admin", {
         let (health, metrics) = (health.clone(), telemetry.metrics());
         admin::serve(admin_listener, health, metrics, tasks.token())

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair,
-    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, SignatureAlgorithm,
+    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, SignatureAlgorithm, date_time_ymd,
 };
 
 use crate::guard::Guard;
@@ -75,14 +75,30 @@ impl Authority {
     /// user, is the first.
     ///
     /// # Errors
-    /// When there is one already, or it cannot be written.
+    /// When it cannot be written.
     pub fn sign(&self, names: &[&str]) -> Result<Identity> {
         let subject = names.first().context("a certificate without a name")?;
+        self.signed(subject, params(subject, names)?)
+    }
+
+    /// The same, but its time is over.
+    ///
+    /// # Errors
+    /// As [`Authority::sign`].
+    pub fn sign_expired(&self, names: &[&str]) -> Result<Identity> {
+        let subject = names.first().context("a certificate without a name")?;
+        let mut params = params(subject, names)?;
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2020, 1, 31);
+        self.signed(&format!("{subject}-expired"), params)
+    }
+
+    fn signed(&self, file: &str, params: CertificateParams) -> Result<Identity> {
         let key = KeyPair::generate()?;
-        let signed = params(subject, names)?.signed_by(&key, &self.issuer)?;
+        let signed = params.signed_by(&key, &self.issuer)?;
         let identity = Identity {
-            certificate: self.directory.join(format!("{subject}.pem")),
-            key: self.directory.join(format!("{subject}.key")),
+            certificate: self.directory.join(format!("{file}.pem")),
+            key: self.directory.join(format!("{file}.key")),
         };
         write(&identity.certificate, "CERTIFICATE", signed.der(), 0o644)?;
         write(&identity.key, "PRIVATE KEY", &key.serialize_der(), 0o600)?;
@@ -90,6 +106,27 @@ impl Authority {
         Server::user()?.own(&identity.key)?;
         Ok(identity)
     }
+}
+
+impl Identity {
+    /// Puts it in the place of another, as a renewal does: by renaming, so that no half of it is seen.
+    ///
+    /// # Errors
+    /// When it cannot be written there.
+    pub fn replace(&self, other: &Self) -> Result<()> {
+        replace(&self.certificate, &other.certificate)?;
+        replace(&self.key, &other.key)
+    }
+}
+
+/// Puts a file in the place of another, at once.
+///
+/// # Errors
+/// When it cannot be written there.
+pub fn replace(new: &Path, old: &Path) -> Result<()> {
+    let beside = old.with_extension("new");
+    fs::copy(new, &beside).with_context(|| format!("cannot copy {}", new.display()))?;
+    fs::rename(&beside, old).with_context(|| format!("cannot replace {}", old.display()))
 }
 
 fn params(subject: &str, names: &[&str]) -> Result<CertificateParams> {

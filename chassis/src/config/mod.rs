@@ -5,17 +5,19 @@
 //! variables, passwords included. So everything here is parsed by [`Value`], whose errors never
 //! repeat a secret, and what may carry one is marked `hide_env_values`.
 
+mod grpc;
 pub mod libpq;
 mod nats;
 mod secret;
 mod url;
 mod value;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 
 pub use self::{
+    grpc::Grpc,
     nats::{Nats, NatsTls},
     secret::Secret,
     url::{DatabaseUrl, NatsUrl},
@@ -26,6 +28,11 @@ pub use self::{
 const POOL_SIZE_MAX: usize = 1024;
 /// An orchestrator that waits longer than an hour for one process has lost patience long before.
 const DEADLINE_SECONDS_MAX: u64 = 3600;
+
+/// What is set to nothing is not set.
+pub(crate) fn set(given: &Option<PathBuf>) -> Option<PathBuf> {
+    given.clone().filter(|path| !path.as_os_str().is_empty())
+}
 
 /// What the process tells about itself.
 #[derive(Args, Clone, Debug)]

@@ -4,21 +4,22 @@
 //! A service limits what it decodes itself, because its routes come ready-made:
 //! `OrdersServer::new(…).max_decoding_message_size(chassis::grpc::MESSAGE_SIZE_MAX)`.
 
+pub mod client;
+mod connection;
 mod descriptors;
+mod listener;
 mod observe;
 mod observed_body;
+mod refused;
 mod starting;
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::middleware::from_fn_with_state;
-use tokio::{net::TcpListener, time::sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{service::Routes, transport::Server};
 use tonic_health::{
     ServingStatus,
     pb::health_server::HealthServer,
@@ -26,6 +27,7 @@ use tonic_health::{
 };
 
 use self::descriptors::Descriptors;
+pub use self::listener::Listener;
 pub use self::starting::{LIVENESS, Starting};
 use crate::health::Health;
 
@@ -46,7 +48,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(15);
 /// every service, and of the server (`""`), what `health` says, and not serving once the token
 /// is cancelled; of [`LIVENESS`] always that it serves.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     routes: Routes,
     descriptors: &'static [u8],
     health: Health,
@@ -64,9 +66,7 @@ pub async fn serve(
         .layer(from_fn_with_state(state, observe::observe))
         .into();
 
-    let incoming = TcpIncoming::from(listener)
-        .with_nodelay(Some(true))
-        .with_keepalive(Some(KEEPALIVE_EVERY));
+    let incoming = listener.into().incoming();
     let server = Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))

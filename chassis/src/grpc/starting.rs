@@ -3,21 +3,20 @@
 //! Danger: an orchestrator kills who does not answer its liveness probe. A process that answered only
 //! once Postgres and NATS are there would be restarted for as long as either is away.
 
-use std::{io, net::TcpListener as Socket};
+use std::{io, net::TcpListener as Socket, sync::Arc};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Status,
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{Status, service::Routes, transport::Server};
 use tonic_health::{
     ServingStatus,
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
+
+use super::Listener;
+use crate::tls::server::Identity;
 
 /// The service under which `grpc.health.v1` says that the process is alive: whatever its peers do.
 pub const LIVENESS: &str = "liveness";
@@ -26,14 +25,16 @@ pub const LIVENESS: &str = "liveness";
 #[derive(Debug)]
 pub struct Starting {
     socket: Socket,
+    identity: Option<Arc<Identity>>,
     reporter: HealthReporter,
     over: CancellationToken,
 }
 
 impl Starting {
     /// Answers from here on.
-    pub async fn new(listener: TcpListener) -> anyhow::Result<Self> {
-        let (socket, own) = doubled(listener).context("the listener of gRPC")?;
+    pub async fn new(listener: impl Into<Listener>) -> anyhow::Result<Self> {
+        let Listener { socket, identity } = listener.into();
+        let (socket, own) = doubled(socket).context("the listener of gRPC")?;
         let reporter = HealthReporter::new();
         reporter
             .set_service_status("", ServingStatus::NotServing)
@@ -48,7 +49,11 @@ impl Starting {
             .into();
         let over = CancellationToken::new();
         let serving = Server::builder().add_routes(routes);
-        let incoming = TcpIncoming::from(own);
+        let own = Listener {
+            socket: own,
+            identity: identity.clone(),
+        };
+        let incoming = own.incoming();
         let serving =
             serving.serve_with_incoming_shutdown(incoming, over.clone().cancelled_owned());
         tokio::spawn(async move {
@@ -58,18 +63,21 @@ impl Starting {
         });
         Ok(Self {
             socket,
+            identity,
             reporter,
             over,
         })
     }
 
     /// The listener, for the server that takes over. What is connected is told to connect anew.
-    pub async fn done(mut self) -> anyhow::Result<TcpListener> {
+    pub async fn done(mut self) -> anyhow::Result<Listener> {
         // Who watches would otherwise go on watching this server's answer, which is over.
         self.reporter.clear_service_status("").await;
         self.reporter.clear_service_status(LIVENESS).await;
         self.over.cancel();
-        TcpListener::from_std(self.socket).context("the listener of gRPC")
+        let socket = TcpListener::from_std(self.socket).context("the listener of gRPC")?;
+        let identity = self.identity;
+        Ok(Listener { socket, identity })
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use async_nats::Auth;
 use nkeys::KeyPair;
 
-use crate::config::{self, Secret};
+use crate::config::{self, Secret, set as path};
 
 /// A way to log in.
 #[derive(Clone, Debug)]
@@ -143,11 +143,6 @@ impl Word {
                 .to_owned()),
         }
     }
-}
-
-/// What is set to nothing is not set.
-pub(super) fn path(given: &Option<PathBuf>) -> Option<PathBuf> {
-    given.clone().filter(|path| !path.as_os_str().is_empty())
 }
 
 fn word(

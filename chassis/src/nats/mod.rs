@@ -114,11 +114,11 @@ struct Tls {
 impl Tls {
     /// Looks at the files, so that what is wrong with them is said at once and by name.
     fn of(config: &config::Nats) -> anyhow::Result<Self> {
-        let roots = login::path(&config.tls_ca);
+        let roots = config::set(&config.tls_ca);
         if let Some(path) = &roots {
             tls::certificates("the CA's certificate", path).context("NATS_TLS_CA")?;
         }
-        let pair = (login::path(&config.tls_cert), login::path(&config.tls_key));
+        let pair = (config::set(&config.tls_cert), config::set(&config.tls_key));
         let identity = match pair {
             (None, None) => None,
             (Some(certificate), Some(key)) => {

@@ -1,12 +1,14 @@
-//! TLS as a client: whose certificates are trusted, and what went wrong in words that help.
+//! TLS: whose certificates are trusted, which one is shown, and what went wrong in words that help.
 //!
-//! Files are read anew for each connection, so that a renewed certificate is taken up by itself.
+//! A client's files are read anew for each connection, a server's looked at every few seconds (see
+//! [`server`]), so that a renewed certificate is taken up by itself.
 
 mod explain;
+pub(crate) mod server;
 mod verify;
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -41,12 +43,16 @@ pub enum Invalid {
         key: PathBuf,
         why: rustls::Error,
     },
+    #[error("{} holds no certificate of a CA: {why}", path.display())]
+    Authority { path: PathBuf, why: String },
     #[error("this build has no usable TLS version: {0}")]
     Versions(rustls::Error),
 }
 
 /// What Postgres calls its protocol within TLS (ALPN), since 17; older servers do not look.
 const POSTGRES: &[u8] = b"postgresql";
+/// What gRPC's is called.
+const HTTP2: &[u8] = b"h2";
 
 /// The rules of one connection to Postgres.
 pub(crate) fn postgres(settings: &Tls) -> Result<ClientConfig, Invalid> {
@@ -56,18 +62,28 @@ pub(crate) fn postgres(settings: &Tls) -> Result<ClientConfig, Invalid> {
     };
     let names = settings.mode == SslMode::VerifyFull;
     let trusted = roots.map(trusted).transpose()?;
-    client(trusted, names, settings.identity.as_ref())
+    client(trusted, names, settings.identity.as_ref(), POSTGRES)
 }
 
 /// Encrypts without asking who the other side is.
 pub(crate) fn unchecked() -> Result<ClientConfig, Invalid> {
-    client(None, false, None)
+    client(None, false, None, POSTGRES)
+}
+
+/// The rules of one connection to a gRPC server: its certificate must be of `roots`, and made out to the
+/// host that is called.
+pub(crate) fn grpc(
+    roots: &Roots,
+    identity: Option<&(PathBuf, PathBuf)>,
+) -> Result<ClientConfig, Invalid> {
+    client(Some(trusted(roots)?), true, identity, HTTP2)
 }
 
 fn client(
     trusted: Option<Vec<CertificateDer<'static>>>,
     names: bool,
     identity: Option<&(PathBuf, PathBuf)>,
+    protocol: &[u8],
 ) -> Result<ClientConfig, Invalid> {
     let provider = provider();
     let verifier = Verifier::new(trusted, names, &provider);
@@ -89,7 +105,7 @@ fn client(
                 })?
         }
     };
-    config.alpn_protocols = vec![POSTGRES.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(config)
 }
 
@@ -120,13 +136,7 @@ pub fn certificates(
     what: &'static str,
     path: &Path,
 ) -> Result<Vec<CertificateDer<'static>>, Invalid> {
-    let all = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unreadable(what, path, &error))?;
-    if all.is_empty() {
-        return Err(Invalid::Empty(path.to_owned()));
-    }
-    Ok(all)
+    certificates_of(what, path, &read(what, path)?)
 }
 
 /// The private key of a PEM file.
@@ -134,24 +144,45 @@ pub fn certificates(
 /// # Errors
 /// When it cannot be read, holds none, or is encrypted.
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Invalid> {
+    private_key_of(path, &read(KEY, path)?)
+}
+
+const KEY: &str = "the private key";
+
+fn certificates_of(
+    what: &'static str,
+    path: &Path,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, Invalid> {
+    let all = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+    let all = all.map_err(|error| invalid(what, path, format!("it is not PEM ({error})")))?;
+    if all.is_empty() {
+        return Err(Invalid::Empty(path.to_owned()));
+    }
+    Ok(all)
+}
+
+fn private_key_of(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, Invalid> {
     use rustls::pki_types::pem::Error;
-    PrivateKeyDer::from_pem_file(path).map_err(|error| match error {
-        Error::NoItemsFound => Invalid::File {
-            what: "the private key",
-            path: path.to_owned(),
-            why: "it holds no private key in PEM form that is not encrypted".to_owned(),
-        },
-        error => unreadable("the private key", path, &error),
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| {
+        let why = match error {
+            Error::NoItemsFound => {
+                "it holds no private key in PEM form that is not encrypted".to_owned()
+            }
+            error => format!("it is not PEM ({error})"),
+        };
+        invalid(KEY, path, why)
     })
 }
 
-fn unreadable(what: &'static str, path: &Path, error: &rustls::pki_types::pem::Error) -> Invalid {
-    use rustls::pki_types::pem::Error;
-    let why = match error {
-        Error::Io(error) if error.kind() == io::ErrorKind::NotFound => "there is none".to_owned(),
-        Error::Io(error) => error.to_string(),
-        error => format!("it is not PEM ({error})"),
-    };
+fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, Invalid> {
+    fs::read(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => invalid(what, path, "there is none".to_owned()),
+        _ => invalid(what, path, error.to_string()),
+    })
+}
+
+fn invalid(what: &'static str, path: &Path, why: String) -> Invalid {
     let path = path.to_owned();
     Invalid::File { what, path, why }
 }

@@ -14,6 +14,8 @@ mod echo;
 #[cfg(test)]
 mod grpc;
 #[cfg(test)]
+mod grpc_tls;
+#[cfg(test)]
 mod healthy;
 #[cfg(test)]
 mod nats;
