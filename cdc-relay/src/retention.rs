@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     heal::{floor::least_uuid, verify::passed},
     primary,
-    wal::quote,
+    wal::{literal, quote},
 };
 
 const DURING: &str = "remove old rows from the table";
@@ -122,12 +122,15 @@ async fn drop_partition(config: &Config, sql: &mut Client, partition: &str) -> R
         .transaction()
         .await
         .map_err(|e| Error::sql(DURING, &e))?;
-    let lock = format!("{LOCKS}; LOCK TABLE {partition} IN SHARE MODE");
+    execute(&transaction, LOCKS, config).await?;
+    let as_owner = |is_published| as_owner(config, partition, is_published);
+    let lock = as_owner(false).unwrap_or_else(|| format!("LOCK TABLE {partition} IN SHARE MODE"));
     execute(&transaction, &lock, config).await?;
     if !passed(&transaction, &config.source.slot, CONFIRM_WAIT).await? {
         return Ok(());
     }
-    execute(&transaction, &format!("DROP TABLE {partition}"), config).await?;
+    let drop = as_owner(true).unwrap_or_else(|| format!("DROP TABLE {partition}"));
+    execute(&transaction, &drop, config).await?;
     transaction
         .commit()
         .await
@@ -135,6 +138,15 @@ async fn drop_partition(config: &Config, sql: &mut Client, partition: &str) -> R
     counter!("cdc_relay_retired_partitions_total").increment(1);
     tracing::info!(partition, "dropped a partition that is old and published");
     Ok(())
+}
+
+/// The call by which the partition's owner locks it, and drops it when it is published.
+fn as_owner(config: &Config, partition: &str, is_published: bool) -> Option<String> {
+    let function = config.retention.function.as_ref()?.quoted();
+    let partition = literal(partition);
+    Some(format!(
+        "SELECT {function}({partition}::regclass, {is_published})"
+    ))
 }
 
 /// Deletes old rows, batch by batch. The transaction sees only what was committed before it waited.
@@ -191,8 +203,8 @@ async fn execute(transaction: &Transaction<'_>, statement: &str, config: &Config
 fn refused(error: Error, config: &Config) -> Error {
     match error {
         Error::Definite(text) => Error::Definite(format!(
-            "{text}. The relay's user needs DELETE on {}, or owns it where partitions are dropped; or leave \
-             CDC_RETENTION_SECONDS out",
+            "{text}. The relay's user needs DELETE on {}, or where partitions are dropped owns them or \
+             calls CDC_RETENTION_FUNCTION; or leave CDC_RETENTION_SECONDS out",
             config.source.table.quoted()
         )),
         error => error,

@@ -41,8 +41,8 @@ const SERVER: &str = "\
     SELECT current_setting('wal_level'), current_setting('server_version_num')::int";
 
 const TABLE: &str = "\
-    SELECT c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-    WHERE n.nspname = $1 AND c.relname = $2";
+    SELECT c.relkind::text, has_table_privilege(c.oid, 'SELECT') \
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2";
 
 const PUBLICATION: &str = "\
     SELECT p.pubinsert, p.pubviaroot, EXISTS (\
@@ -66,7 +66,7 @@ const DROP: &str = "SELECT pg_drop_replication_slot($1)";
 ///
 /// # Errors
 /// [`Error::Definite`] with the mend for each setting that is wrong; [`Error::Transient`] while the
-/// table does not exist: its service may be about to create it.
+/// table does not exist, or must not be read: its service may be about to create it, and to grant that.
 pub async fn prepare(sql: &Client, source: &Source) -> Result<Slot> {
     check_server(sql).await?;
     if source.message_prefix.is_some() {
@@ -149,6 +149,14 @@ async fn find_table(sql: &Client, table: &Table) -> Result<bool> {
     match row.map_err(|e| Error::sql(during, &e))? {
         Some(row) => {
             let kind: String = row.try_get(0).map_err(|e| Error::sql(during, &e))?;
+            let is_readable: bool = row.try_get(1).map_err(|e| Error::sql(during, &e))?;
+            if !is_readable {
+                let table = table.quoted();
+                return Err(Error::Transient(format!(
+                    "{during}: this role may not read {table}: GRANT SELECT ON {table}; waiting for its owner \
+                     to do so"
+                )));
+            }
             Ok(kind == "p")
         }
         None => Err(Error::Transient(format!(

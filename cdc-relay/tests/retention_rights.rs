@@ -160,3 +160,37 @@ async fn rows_that_do_not_tell_their_age_are_named() -> Result<()> {
     assert_eq!(wrong(&[]).await?, "[]");
     Ok(())
 }
+
+#[tokio::test]
+async fn partitions_go_by_their_owners_function_and_the_role_is_not_a_member_of_it() -> Result<()> {
+    let rig = Rig::without_outbox(&[]).await?;
+    let table = "
+        CREATE ROLE app; GRANT CREATE ON SCHEMA public TO app; SET ROLE app;
+        CREATE TABLE outbox (id uuid NOT NULL DEFAULT gen_random_uuid(), aggregatetype text DEFAULT 'a',
+            aggregateid text DEFAULT 'b', type text DEFAULT 'c', payload bytea DEFAULT '',
+            written timestamptz NOT NULL DEFAULT now()) PARTITION BY RANGE (written);
+        CREATE TABLE outbox_old PARTITION OF outbox FOR VALUES FROM ('2020-01-01Z') TO ('2021-01-01Z');
+        CREATE TABLE outbox_new PARTITION OF outbox FOR VALUES FROM ('2021-01-01Z') TO (MAXVALUE);
+        CREATE TABLE outbox_rest PARTITION OF outbox DEFAULT;
+        RESET ROLE;
+        INSERT INTO outbox (written) VALUES ('2020-06-01Z'), ('2019-01-01Z'), (now())";
+    rig.sql.batch_execute(table).await?;
+    let url = url(&rig);
+    let function = ("CDC_RETENTION_FUNCTION", "public.retire it");
+    let environment = [("DATABASE_URL", url.as_str()), KEPT, BY_COLUMN, function];
+    init(&rig, &environment[..1]).await?;
+    let findings = found(&rig, &environment).await?;
+    let mend =
+        "GRANT EXECUTE ON FUNCTION \"public\".\"retire it\"(regclass, boolean) TO \"the relay\"";
+    only(&findings, "wrong", "may not drop 3 of the 3", mend);
+
+    init(&rig, &environment).await?;
+    let findings = found(&rig, &environment).await?;
+    only(&findings, "ok", "may drop the partitions", "");
+    let member = "SELECT count(*) FROM pg_auth_members WHERE member = '\"the relay\"'::regrole";
+    assert_eq!(rig.sql.query_one(member, &[]).await?.get::<_, i64>(0), 0);
+    left(&rig, &environment, 1).await?;
+    let gone = "SELECT to_regclass('outbox_old') IS NULL";
+    assert!(rig.sql.query_one(gone, &[]).await?.get::<_, bool>(0));
+    Ok(())
+}

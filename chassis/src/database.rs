@@ -1,5 +1,7 @@
 //! The connection pool to the process's own Postgres, its migrations and its readiness.
 
+mod owner;
+
 use std::{pin::Pin, time::Duration};
 
 use anyhow::{Context as _, bail};
@@ -20,6 +22,8 @@ use crate::{
     health::Check,
     postgres::{Target, explain},
 };
+
+pub use owner::{Grants, prepare};
 
 /// For a free connection, a new one, and the check of a used one, each: a request that waited
 /// longer is better refused.
@@ -47,6 +51,15 @@ const PING_TIMEOUT: Duration = Duration::from_secs(3);
 ///
 /// Fails only on what waiting does not mend: a refused login, or a URL that cannot work.
 pub async fn connect(config: &config::Database, application_name: &str) -> anyhow::Result<Pool> {
+    connect_by(config, application_name, "DATABASE_URL").await
+}
+
+/// The same, by the URL that stands in `variable`.
+async fn connect_by(
+    config: &config::Database,
+    application_name: &str,
+    variable: &str,
+) -> anyhow::Result<Pool> {
     let target = Target::new(&config.url, application_name);
     let recycling = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
@@ -68,7 +81,7 @@ pub async fn connect(config: &config::Database, application_name: &str) -> anyho
         }))
         .build()
         .context("cannot build the connection pool")?;
-    wait_for(&pool, &config.url).await?;
+    wait_for(&pool, &config.url, variable).await?;
     Ok(pool)
 }
 
@@ -82,7 +95,7 @@ type Connecting<'a> = Pin<
     Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + 'a>,
 >;
 
-async fn wait_for(pool: &Pool, url: &config::DatabaseUrl) -> anyhow::Result<()> {
+async fn wait_for(pool: &Pool, url: &config::DatabaseUrl, variable: &str) -> anyhow::Result<()> {
     let mut attempt = 0;
     loop {
         let error = match pool.get().await {
@@ -96,7 +109,7 @@ async fn wait_for(pool: &Pool, url: &config::DatabaseUrl) -> anyhow::Result<()> 
         let is_definite = tls.is_some() || is_refused(&error);
         let why = tls.unwrap_or_else(|| chain(&error));
         if is_definite {
-            bail!("Postgres at {url} refuses us: {why}; correct DATABASE_URL");
+            bail!("Postgres at {url} refuses us: {why}; correct {variable}");
         }
         let wait = backoff::delay(attempt);
         attempt += 1;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chassis::config::{Admin, Database, Grpc, Nats, Shutdown, Telemetry, Value};
+use chassis::config::{Admin, Database, Grpc, Nats, Owner, Shutdown, Telemetry, Value};
 use mailbox::consumer;
 
 /// More events in one transaction than this hold row locks for too long.
@@ -16,6 +16,8 @@ pub struct Config {
     pub telemetry: Telemetry,
     #[command(flatten)]
     pub database: Database,
+    #[command(flatten)]
+    pub owner: Owner,
     #[command(flatten)]
     pub nats: Nats,
     #[command(flatten)]

@@ -10,6 +10,22 @@
 // `migrations`: this service's own tables.
 refinery::embed_migrations!("migrations");
 
+/// What the owner of the tables grants to the roles that use them, after migrating.
+pub const GRANTS: chassis::database::Grants<'_> = chassis::database::Grants {
+    service: &[
+        mailbox::grants::RESET,
+        mailbox::grants::SERVICE,
+        mailbox::grants::REQUESTS,
+        include_str!("../grants/service.sql"),
+    ],
+    relay: &[mailbox::grants::RESET, mailbox::grants::RELAY],
+    auditor: &[
+        mailbox::grants::RESET,
+        mailbox::grants::AUDITOR,
+        include_str!("../grants/auditor.sql"),
+    ],
+};
+
 pub mod config;
 
 pub mod api;

@@ -9,7 +9,7 @@ use clap::Parser as _;
 use customer_service::api::{self, Customers};
 use customer_service::config::Config;
 use customer_service::reactions::Reactions;
-use customer_service::{migrations, wire};
+use customer_service::{GRANTS, migrations, wire};
 use dead_letters::DeadLetters;
 use mailbox::{consumer, partitions, requests, retention};
 
@@ -32,7 +32,6 @@ async fn main() -> anyhow::Result<()> {
         admin::serve(admin_listener, health, metrics, tasks.token())
     });
 
-    let pool = database::connect(&config.database, NAME).await?;
     // The mailbox last: the relay creates its slot as soon as there is an outbox, and Postgres (15.18)
     // now and then makes one that it cannot decode when tables are being created at that moment:
     // "could not map filenode … to relation OID".
@@ -41,7 +40,8 @@ async fn main() -> anyhow::Result<()> {
         ("requests_migrations", requests::migrations()),
         ("mailbox_migrations", mailbox::migrations()),
     ];
-    database::migrate(&pool, schema).await?;
+    database::prepare(&config.database, &config.owner, NAME, schema, &GRANTS).await?;
+    let pool = database::connect(&config.database, NAME).await?;
     let client = nats::connect(&config.nats, NAME).await?;
 
     let customers = Arc::new(Customers::new(pool.clone(), config.request_retention()));

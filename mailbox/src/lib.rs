@@ -44,3 +44,19 @@ pub struct Readme;
 pub fn migrations() -> refinery::Runner {
     embedded::migrations::runner()
 }
+
+/// What the roles that use the mailbox's tables are granted by their owner. In
+/// them `:"role"` and `:'role'` stand for the role, as in psql. `RESET` comes first: it takes back what the
+/// role had.
+pub mod grants {
+    /// Takes back whatever the role was granted, but for the way into the database.
+    pub const RESET: &str = include_str!("../grants/reset.sql");
+    /// To the role that a service runs as.
+    pub const SERVICE: &str = include_str!("../grants/service.sql");
+    /// To the same, where there is the table of [`crate::requests`].
+    pub const REQUESTS: &str = include_str!("../grants/requests.sql");
+    /// To the role of the relay.
+    pub const RELAY: &str = include_str!("../grants/relay.sql");
+    /// To the role that compares outbox and stream.
+    pub const AUDITOR: &str = include_str!("../grants/auditor.sql");
+}

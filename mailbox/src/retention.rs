@@ -36,18 +36,12 @@ const LETTERS_MAX: usize = 10_000;
 /// Letters that are read at a time.
 const PAGE: usize = 500;
 
-/// A day that is past by `$1` seconds; days from `$2` on stay, if it is given.
-const RETIRE: &str = "\
-SELECT public.inbox_retire(
-    least(((now() - $1 * interval '1 second') AT TIME ZONE 'UTC')::date,
-          (to_timestamp($2) AT TIME ZONE 'UTC')::date),
-    now() - $1 * interval '1 second')::text";
+/// A day that is past by `$1` seconds; days from `$2` on stay, if it is given. As the owner of the table: who
+/// runs this drops none.
+const RETIRE: &str = "SELECT public.inbox_forget($1, $2)::text";
 
 /// Rows of dropped days that came when those had no partition.
-const RETIRE_DEFAULT: &str = "\
-DELETE FROM public.inbox_default
-WHERE event_id < public.mailbox_uuidv7_floor(($2::date + 1)::timestamp AT TIME ZONE 'UTC')
-AND substr(event_id::text, 15, 1) = '7' AND claimed_at < now() - $1 * interval '1 second'";
+const RETIRE_DEFAULT: &str = "SELECT public.inbox_forget_strays($2::date, $1)";
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 

@@ -7,14 +7,13 @@ use chassis::tasks::Tasks;
 use chassis::{admin, database, grpc, listen, nats, telemetry};
 use clap::Parser as _;
 use dead_letters::DeadLetters;
-use deadpool_postgres::Pool;
 use mailbox::{consumer, partitions, requests, retention};
 use order_service::api::{self, Orders};
 use order_service::config::Config;
 use order_service::reactions::Reactions;
 use order_service::watch::reader::LOOK_AT_ALL_EVERY;
 use order_service::watch::{self, Hub};
-use order_service::{migrations, sweeper, wire};
+use order_service::{GRANTS, migrations, sweeper, wire};
 use tokio_util::sync::CancellationToken;
 
 const NAME: &str = "order-service";
@@ -36,8 +35,8 @@ async fn main() -> anyhow::Result<()> {
         admin::serve(admin_listener, health, metrics, tasks.token())
     });
 
+    prepare_database(&config).await?;
     let pool = database::connect(&config.database, NAME).await?;
-    migrate(&pool).await?;
     let client = nats::connect(&config.nats, NAME).await?;
 
     let hub = Hub::new(config.watchers_max, tasks.token());
@@ -96,13 +95,13 @@ async fn main() -> anyhow::Result<()> {
 /// The mailbox last: the relay creates its slot as soon as there is an outbox, and Postgres (15.18) now and
 /// then makes one that it cannot decode when tables are being created at that moment: "could not map
 /// filenode … to relation OID".
-async fn migrate(pool: &Pool) -> anyhow::Result<()> {
+async fn prepare_database(config: &Config) -> anyhow::Result<()> {
     let schema = vec![
         ("order_service_migrations", migrations::runner()),
         ("requests_migrations", requests::migrations()),
         ("mailbox_migrations", mailbox::migrations()),
     ];
-    database::migrate(pool, schema).await
+    database::prepare(&config.database, &config.owner, NAME, schema, &GRANTS).await
 }
 
 /// Starts what runs until the token is cancelled, and mends its own failures.

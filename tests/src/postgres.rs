@@ -182,6 +182,13 @@ impl Postgres {
         )
     }
 
+    /// The same for another role, which has the superuser's password.
+    #[must_use]
+    pub fn url_as(&self, role: &str, database: &str) -> String {
+        let (password, port) = (&self.password, self.port());
+        format!("postgres://{role}:{password}@127.0.0.1:{port}/{database}")
+    }
+
     /// Where the server's programs are, `psql` and its like beside them (maybe).
     #[must_use]
     pub fn bin(&self) -> &Path {
@@ -220,9 +227,17 @@ impl Postgres {
     /// # Errors
     /// When the server cannot be reached or has no such database.
     pub async fn connect(&self, database: &str) -> Result<tokio_postgres::Client> {
-        let (client, connection) = tokio_postgres::connect(&self.url(database), NoTls)
+        self.connect_as("postgres", database).await
+    }
+
+    /// A client of another role, which has the superuser's password.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, or refuses the role.
+    pub async fn connect_as(&self, role: &str, database: &str) -> Result<tokio_postgres::Client> {
+        let (client, connection) = tokio_postgres::connect(&self.url_as(role, database), NoTls)
             .await
-            .with_context(|| format!("cannot connect to the test database {database}"))?;
+            .with_context(|| format!("cannot connect to the test database {database} as {role}"))?;
         tokio::spawn(connection);
         Ok(client)
     }

@@ -12,6 +12,7 @@ use crate::nats::Nats;
 use crate::port::Port;
 use crate::postgres::Postgres;
 use crate::process::Process;
+use crate::roles::{self, Role};
 
 /// A call that takes longer than this hangs; a test should say so.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
@@ -133,7 +134,7 @@ impl Builder {
             Nats::start_with(&guard, &self.nats),
         )?;
         for side in Side::ALL {
-            postgres.create_database(side.database()).await?;
+            roles::create_database(&postgres, side).await?;
         }
         let mut system = System {
             services: Vec::new(),
@@ -286,7 +287,23 @@ impl System {
         Ok(endpoint.timeout(CALL_DEADLINE).connect_lazy())
     }
 
-    /// A client of a database.
+    /// The URL of a database for one of its roles.
+    #[must_use]
+    pub fn database_url(&self, side: Side, role: Role) -> String {
+        self.postgres.url_as(&role.of(side), side.database())
+    }
+
+    /// A client of a database as one of its roles.
+    ///
+    /// # Errors
+    /// When Postgres cannot be reached.
+    pub async fn database_as(&self, side: Side, role: Role) -> Result<tokio_postgres::Client> {
+        self.postgres
+            .connect_as(&role.of(side), side.database())
+            .await
+    }
+
+    /// A client of a database, as the superuser.
     ///
     /// # Errors
     /// When Postgres cannot be reached.
@@ -302,7 +319,14 @@ impl System {
         let name = numbered(side.service(), before.count());
         let grpc = Port::free()?;
         let listen = format!("127.0.0.1:{}", grpc.number());
-        let process = self.spawn(side, &name, side.service(), &[("GRPC_LISTEN", &listen)])?;
+        let owner = self.database_url(side, Role::Owner);
+        let own = [
+            ("GRPC_LISTEN", listen.as_str()),
+            ("MIGRATIONS_DATABASE_URL", &owner),
+            ("DATABASE_RELAY_ROLE", &Role::Relay.of(side)),
+            ("DATABASE_AUDITOR_ROLE", &Role::Auditor.of(side)),
+        ];
+        let process = self.spawn((side, Role::Service), &name, side.service(), &own)?;
         self.services.push(Service { process, grpc });
         Ok(name)
     }
@@ -314,7 +338,7 @@ impl System {
             .filter(|relay| relay.name().starts_with(side.relay()));
         let name = numbered(side.relay(), before.count());
         let process = self.spawn(
-            side,
+            (side, Role::Relay),
             &name,
             "cdc-relay",
             &[
@@ -327,8 +351,14 @@ impl System {
         Ok(name)
     }
 
-    fn spawn(&self, side: Side, name: &str, binary: &str, own: &[(&str, &str)]) -> Result<Process> {
-        let database = self.postgres.url(side.database());
+    fn spawn(
+        &self,
+        (side, role): (Side, Role),
+        name: &str,
+        binary: &str,
+        own: &[(&str, &str)],
+    ) -> Result<Process> {
+        let database = self.database_url(side, role);
         let nats = self.nats.url();
         let mut environment = vec![("DATABASE_URL", database.as_str()), ("NATS_URL", &nats)];
         environment.extend(own);

@@ -10,7 +10,8 @@ use clap::Args;
 use postgres_protocol::password::scram_sha_256;
 
 use crate::{
-    config::Config,
+    config::{Config, Table},
+    preflight::signature,
     record::Layout,
     slot::create_statement,
     wal::{literal, quote},
@@ -202,6 +203,9 @@ fn retention_sql(config: &Config, role: &str) -> String {
         return String::new();
     }
     let (table, quoted, name) = (config.source.table.quoted(), quote(role), literal(role));
+    if let Some(function) = &config.retention.function {
+        return retention_as_owner(&table, function, &quoted);
+    }
     format!(
         "-- To remove what is old (CDC_RETENTION_SECONDS): rows are deleted, and partitions dropped by whoever has
 -- their owner's rights.
@@ -225,6 +229,49 @@ END
 $init$;
 ",
         parent = literal(&table)
+    )
+}
+
+/// What retention needs where a function drops partitions: none of the owner's other rights.
+fn retention_as_owner(table: &str, function: &Table, role: &str) -> String {
+    format!(
+        "-- To remove what is old (CDC_RETENTION_SECONDS): partitions are dropped by this function, with the rights of
+-- the table's owner, and rows deleted from the default partition alone.
+DO $init$
+DECLARE
+    fallback regclass;
+BEGIN
+    IF to_regprocedure({signature_text}) IS NULL THEN
+        CREATE FUNCTION {function}(part regclass, is_published boolean) RETURNS void
+        LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $retire$
+        BEGIN
+            IF NOT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                           WHERE i.inhparent = {parent}::regclass AND c.oid = part
+                           AND pg_get_expr(c.relpartbound, c.oid) <> 'DEFAULT') THEN
+                RAISE EXCEPTION '% is no partition of % that may go', part, {parent};
+            END IF;
+            -- First writers are kept out, to the end of the transaction; then it goes.
+            EXECUTE format(CASE WHEN is_published THEN 'DROP TABLE %s' ELSE 'LOCK TABLE %s IN SHARE MODE' END, part);
+        END
+        $retire$;
+        EXECUTE format('ALTER FUNCTION %s OWNER TO %I', {signature_text},
+            (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = {parent}::regclass));
+        REVOKE ALL ON FUNCTION {signature} FROM PUBLIC;
+    END IF;
+    GRANT EXECUTE ON FUNCTION {signature} TO {role};
+    SELECT c.oid INTO fallback FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = {parent}::regclass AND pg_get_expr(c.relpartbound, c.oid) = 'DEFAULT';
+    IF fallback IS NOT NULL THEN
+        EXECUTE format('GRANT SELECT, DELETE ON %s TO %s', fallback, {role_text});
+    END IF;
+END
+$init$;
+",
+        signature = signature(function),
+        signature_text = literal(&signature(function)),
+        function = function.quoted(),
+        parent = literal(table),
+        role_text = literal(role),
     )
 }
 

@@ -3,14 +3,17 @@
 use chassis::config::Value;
 use clap::Args;
 
-use super::value::{name, number};
+use super::{
+    source::{Table, table},
+    value::{name, number},
+};
 
 /// What the relay removes from the table.
 #[derive(Args, Clone, Debug)]
 pub struct Retention {
     /// Rows that were written longer ago than so many seconds, and that were published, are removed from
     /// the table: by dropping its partitions, or by deleting. The user needs DELETE on the table, or owns
-    /// its partitions. What is removed cannot be published again
+    /// its partitions, or calls CDC_RETENTION_FUNCTION. What is removed cannot be published again
     #[arg(id = "CDC_RETENTION_SECONDS", long = "cdc-retention-seconds", env = "CDC_RETENTION_SECONDS",
           value_parser = Value::new(seconds, "604800"))]
     pub seconds: Option<u64>,
@@ -19,6 +22,12 @@ pub struct Retention {
     #[arg(id = "CDC_RETENTION_COLUMN", long = "cdc-retention-column", env = "CDC_RETENTION_COLUMN",
           value_parser = Value::new(name, "created_at"))]
     pub column: Option<String>,
+
+    /// A function (partition regclass, is_published boolean) that locks and then drops partitions with their
+    /// owner's rights (SECURITY DEFINER), so that the relay's own role need not have them
+    #[arg(id = "CDC_RETENTION_FUNCTION", long = "cdc-retention-function", env = "CDC_RETENTION_FUNCTION",
+          value_parser = Value::new(table, "public.outbox_retire"))]
+    pub function: Option<Table>,
 }
 
 /// A minute: shorter than that, healing has nothing to work with.

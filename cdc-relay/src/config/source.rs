@@ -71,7 +71,7 @@ impl Table {
 /// Postgres takes 63 characters; a little is kept back for the slot of the first copy.
 const SLOT_NAME_MAX: usize = 50;
 
-fn table(given: &str) -> Result<Table, String> {
+pub(super) fn table(given: &str) -> Result<Table, String> {
     let (schema, name) = given.split_once('.').unwrap_or(("public", given));
     if schema.is_empty() || name.is_empty() || name.contains('.') {
         return Err("must be a table with its schema".to_owned());

@@ -11,6 +11,8 @@ mod slot;
 mod spool;
 mod table;
 
+pub(crate) use retention::signature;
+
 use std::time::Duration;
 
 use tokio::time::timeout;

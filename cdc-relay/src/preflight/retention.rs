@@ -7,7 +7,7 @@ use tokio_postgres::{Client, types::Oid};
 
 use super::{Report, failed, role::Rights};
 use crate::{
-    config::Config,
+    config::{Config, Table},
     error::Result,
     record::{ID, Layout, TIMESTAMPTZ, tells_time},
     types::Types,
@@ -25,8 +25,9 @@ const TABLE: &str = "\
 
 const PARTITIONS: &str = "\
     SELECT c.oid::regclass::text, pg_get_userbyid(c.relowner)::text, r.rolsuper, \
-           pg_has_role(c.relowner, 'USAGE') OR pg_get_expr(c.relpartbound, c.oid) = 'DEFAULT' \
-               AND has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'DELETE') \
+           pg_has_role(c.relowner, 'USAGE') OR CASE pg_get_expr(c.relpartbound, c.oid) WHEN 'DEFAULT' \
+               THEN has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'DELETE') \
+               ELSE coalesce(has_function_privilege(to_regprocedure($2), 'EXECUTE'), false) END \
     FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_roles r ON r.oid = c.relowner \
     WHERE i.inhparent = $1 AND c.relkind = 'r' ORDER BY 1";
 
@@ -55,7 +56,7 @@ pub(super) async fn look(
     let flag = |at: usize| row.try_get::<_, bool>(at).map_err(|e| failed(&e));
     let publications: Option<String> = row.try_get(3).map_err(|e| failed(&e))?;
     age(sql, oid, config, layout, types, report).await?;
-    if partitions(sql, oid, &table, rights, report).await? {
+    if partitions(sql, config, (oid, &table), rights, report).await? {
         return Ok(());
     }
     let role = quote(&rights.user);
@@ -83,12 +84,13 @@ pub(super) async fn look(
 /// Whether the table has partitions; if so, whether all may go.
 async fn partitions(
     sql: &Client,
-    table_oid: Oid,
-    table: &str,
+    config: &Config,
+    (table_oid, table): (Oid, &str),
     rights: &Rights,
     report: &mut Report,
 ) -> Result<bool> {
-    let rows = sql.query(PARTITIONS, &[&table_oid]).await;
+    let function = config.retention.function.as_ref().map(signature);
+    let rows = sql.query(PARTITIONS, &[&table_oid, &function]).await;
     let rows = rows.map_err(|e| failed(&e))?;
     let mut refused = Vec::new();
     for row in &rows {
@@ -114,6 +116,11 @@ async fn partitions(
                 rows.len()
             ),
             match is_superuser {
+                _ if function.is_some() => format!(
+                    "GRANT EXECUTE ON FUNCTION {} TO {role}, and SELECT and DELETE on the default partition; \
+                     `cdc-relay init` prints both",
+                    function.unwrap_or_default()
+                ),
                 // A superuser's rights are not what a relay should have.
                 true => format!(
                     "give {table} and its partitions to a role that is no superuser, and GRANT that role TO {role}"
@@ -123,6 +130,11 @@ async fn partitions(
         ),
     }
     Ok(true)
+}
+
+/// How Postgres tells the function from others of its name.
+pub(crate) fn signature(function: &Table) -> String {
+    format!("{}(regclass, boolean)", function.quoted())
 }
 
 /// Whether rows tell when they were written.

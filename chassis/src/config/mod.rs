@@ -76,6 +76,26 @@ pub struct Database {
     pub pool_size: usize,
 }
 
+/// Who owns the tables of that Postgres, and who else uses them.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Owner {
+    /// The same Postgres as its owner, who migrates and grants when the process starts, and is then
+    /// disconnected; without it, the user of `DATABASE_URL` owns and runs
+    #[arg(id = "MIGRATIONS_DATABASE_URL", long = "migrations-database-url", env = "MIGRATIONS_DATABASE_URL",
+          hide_env_values = true, value_parser = value::DATABASE_URL)]
+    pub url: Option<DatabaseUrl>,
+
+    /// The role that the relay of this database logs in as: the owner grants it what a relay needs
+    #[arg(id = "DATABASE_RELAY_ROLE", long = "database-relay-role", env = "DATABASE_RELAY_ROLE",
+          value_parser = value::ROLE)]
+    pub relay_role: Option<String>,
+
+    /// The role that an auditor logs in as: the owner grants it to read what the books are made of
+    #[arg(id = "DATABASE_AUDITOR_ROLE", long = "database-auditor-role", env = "DATABASE_AUDITOR_ROLE",
+          value_parser = value::ROLE)]
+    pub auditor_role: Option<String>,
+}
+
 /// The HTTP of operators and orchestrators: `/livez`, `/readyz`, `/metrics`.
 #[derive(Args, Clone, Debug)]
 pub struct Admin {

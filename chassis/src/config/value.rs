@@ -22,6 +22,7 @@ pub(super) const DATABASE_URL: Value<DatabaseUrl> = Value::secret(
     |given| given.parse(),
     "postgres://user:password@127.0.0.1:5432/orders",
 );
+pub(super) const ROLE: Value<String> = Value::new(role, "orders_relay");
 pub(super) const NATS_URL: Value<NatsUrl> =
     Value::secret(|given| given.parse(), "nats://127.0.0.1:4222");
 pub(super) const NATS_TLS: Value<NatsTls> = Value::new(nats_tls, "require");
@@ -150,6 +151,14 @@ fn stream(given: &str) -> Result<String, String> {
     let refused = |c: char| c.is_whitespace() || c.is_control() || ".*>/\\".contains(c);
     if given.is_empty() || given.contains(refused) {
         return Err("must be a stream's name: no blanks and none of . * > / \\".to_owned());
+    }
+    Ok(given.to_owned())
+}
+
+/// Postgres cuts longer names off, and would then find another role.
+fn role(given: &str) -> Result<String, String> {
+    if given.is_empty() || given.len() > 63 || given.contains('\0') {
+        return Err("must be a role's name, of 1 to 63 bytes".to_owned());
     }
     Ok(given.to_owned())
 }

@@ -15,6 +15,7 @@ use anyhow::{Result, bail};
 use tokio_postgres::Client;
 
 use crate::eventually::eventually;
+use crate::roles::Role;
 use crate::system::{Side, System};
 
 /// What both databases and the streams say, and what is wrong with it.
@@ -99,8 +100,8 @@ impl Books {
 /// # Errors
 /// When a database or NATS cannot be read.
 pub async fn audit(system: &System) -> Result<Books> {
-    let orders = system.database(Side::Orders).await?;
-    let customers = system.database(Side::Customers).await?;
+    let orders = system.database_as(Side::Orders, Role::Auditor).await?;
+    let customers = system.database_as(Side::Customers, Role::Auditor).await?;
     let jetstream = async_nats::jetstream::new(system.nats().client().await?);
     let mut facts = read::Facts {
         // Before the reservations: an approval that is seen has its reservation to be seen.
@@ -126,12 +127,12 @@ pub async fn audit(system: &System) -> Result<Books> {
 /// After `deadline`: tells what was still open.
 pub async fn settled(system: &System, deadline: Duration) -> Result<Books> {
     eventually("all orders to be settled", deadline, async || {
-        let orders = system.database(Side::Orders).await?;
+        let orders = system.database_as(Side::Orders, Role::Auditor).await?;
         let pending = read::pending(&orders).await?;
         if pending > 0 {
             bail!("{pending} orders are pending");
         }
-        let customers = system.database(Side::Customers).await?;
+        let customers = system.database_as(Side::Customers, Role::Auditor).await?;
         let jetstream = async_nats::jetstream::new(system.nats().client().await?);
         let before = [
             published(Side::Orders, &orders, &jetstream).await?,

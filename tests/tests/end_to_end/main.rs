@@ -20,6 +20,7 @@ mod redelivery;
 mod refusals;
 mod replicas;
 mod retention;
+mod roles;
 mod saga;
 mod shared;
 mod watch;

@@ -1,10 +1,23 @@
--- Run once by the image, in the new database, as its superuser. The service owns the database and migrates it;
--- the relay may replicate, and is a member of the owner: it makes the publication, and drops old partitions.
+-- Run once in the new database, as the superuser: the four roles that use it. The owner migrates, and grants the
+-- others what they need when the service starts; nobody is a member of anybody. The service runs as a role that
+-- makes no tables and only adds events, the relay may replicate and reads the outbox, the auditor reads.
 \set ON_ERROR_STOP on
-\getenv app_user APP_USER
-\getenv app_password APP_PASSWORD
-\getenv relay_user RELAY_USER
+\getenv owner OWNER_USER
+\getenv owner_password OWNER_PASSWORD
+\getenv service SERVICE_USER
+\getenv service_password SERVICE_PASSWORD
+\getenv relay RELAY_USER
 \getenv relay_password RELAY_PASSWORD
-CREATE ROLE :"app_user" LOGIN PASSWORD :'app_password';
-ALTER DATABASE :"DBNAME" OWNER TO :"app_user";
-CREATE ROLE :"relay_user" LOGIN REPLICATION PASSWORD :'relay_password' IN ROLE :"app_user";
+\getenv auditor AUDITOR_USER
+\getenv auditor_password AUDITOR_PASSWORD
+CREATE ROLE :"owner" LOGIN PASSWORD :'owner_password';
+CREATE ROLE :"service" LOGIN PASSWORD :'service_password';
+CREATE ROLE :"relay" LOGIN REPLICATION PASSWORD :'relay_password';
+CREATE ROLE :"auditor" LOGIN PASSWORD :'auditor_password';
+ALTER ROLE :"auditor" SET default_transaction_read_only = on;
+ALTER DATABASE :"DBNAME" OWNER TO :"owner";
+-- What everybody may otherwise: connect, make temporary tables, and before Postgres 15 make tables.
+REVOKE ALL ON DATABASE :"DBNAME" FROM PUBLIC;
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+-- The owner grants this too; before it has, the relay waits already.
+GRANT CONNECT ON DATABASE :"DBNAME" TO :"service", :"relay", :"auditor";

@@ -10,7 +10,7 @@ use crate::check::deploy::object::{Object, Overlay, Pods, containers, list, text
 /// The variables that say where a binary listens, and the name that its port has.
 const LISTENERS: [(&str, &str); 2] = [("GRPC_LISTEN", "grpc"), ("ADMIN_LISTEN", "admin")];
 /// The variables that name services of the namespace, in URLs.
-const PEERS: [&str; 2] = ["DATABASE_URL", "NATS_URL"];
+const PEERS: [&str; 3] = ["DATABASE_URL", "MIGRATIONS_DATABASE_URL", "NATS_URL"];
 
 pub(super) fn broken(overlay: &Overlay, facts: &Facts) -> Vec<String> {
     let pods = overlay.pods();
