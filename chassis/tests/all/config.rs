@@ -1,6 +1,6 @@
 //! Configuration: defaults, refusals, secrets, and the table in `docs/configuration.md`.
 
-use chassis::config::{Admin, Database, LogFormat, Nats, Shutdown, Telemetry};
+use chassis::config::{Admin, Database, LogFormat, Nats, Owner, Shutdown, Telemetry};
 use clap::{CommandFactory as _, Parser};
 
 #[derive(Debug, Parser)]
@@ -10,6 +10,8 @@ struct Config {
     telemetry: Telemetry,
     #[command(flatten)]
     database: Database,
+    #[command(flatten)]
+    owner: Owner,
     #[command(flatten)]
     nats: Nats,
     #[command(flatten)]
@@ -27,6 +29,12 @@ fn only_the_database_has_no_default() {
     assert_eq!(config.telemetry.log_format, LogFormat::Text);
     assert_eq!(config.telemetry.otlp_endpoint, None);
     assert_eq!(config.database.pool_size, 8);
+    let owner = (
+        config.owner.url,
+        config.owner.relay_role,
+        config.owner.auditor_role,
+    );
+    assert!(matches!(owner, (None, None, None)), "{owner:?}");
     assert_eq!(config.nats.url.expose(), "nats://127.0.0.1:4222");
     assert_eq!(config.admin.listen.to_string(), "0.0.0.0:9090");
     assert_eq!(config.shutdown.deadline_seconds, 25);
@@ -42,6 +50,11 @@ fn a_refusal_names_the_variable_the_reason_and_a_right_example() {
             "--database-pool-size=0",
             "DATABASE_POOL_SIZE",
             "must be a number from 1 to 1024",
+        ),
+        (
+            "--database-relay-role=",
+            "DATABASE_RELAY_ROLE",
+            "must be a role's name, of 1 to 63 bytes",
         ),
         ("--log-format=xml", "LOG_FORMAT", "must be text or json"),
         ("--log-filter=info,,=", "LOG_FILTER", "is not a log filter"),

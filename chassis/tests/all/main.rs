@@ -20,6 +20,8 @@ mod healthy;
 #[cfg(test)]
 mod nats;
 #[cfg(test)]
+mod owner;
+#[cfg(test)]
 mod rpc;
 #[cfg(test)]
 mod secure;

@@ -49,7 +49,7 @@ async fn tables(owner: &Client) -> BTreeMap<String, String> {
                    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum LIMIT 1) \
                FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm') \
                AND c.relnatts > 0";
-    let rows = owner.query(all, &[]).await.unwrap();
+    let rows = owner.query(all, &[]).await.expect("the tables");
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
