@@ -337,3 +337,42 @@ async fn prefer_goes_on_without_tls_where_the_handshake_cannot_work() -> Result<
     )
     .await
 }
+
+#[tokio::test]
+async fn a_password_that_is_changed_in_its_file_is_used_by_both_connections() -> Result<()> {
+    let rig = Rig::start().await?;
+    let file = rig.guard.directory().join("password");
+    fs::write(&file, "first\n")?;
+    let create = "CREATE ROLE relay SUPERUSER LOGIN PASSWORD 'first'";
+    rig.sql.batch_execute(create).await?;
+    let url = format!(
+        "postgres://relay@127.0.0.1:{}/{DATABASE}",
+        rig.postgres.port()
+    );
+    let path = file.display().to_string();
+    let login = [
+        ("DATABASE_URL", url.as_str()),
+        ("DATABASE_PASSWORD_FILE", &path),
+    ];
+    let relay = rig.relay_with("relay", &login)?;
+    relay.wait_ready().await?;
+    rig.insert("by the first").await?;
+    rig.settled().await?;
+
+    fs::write(&file, "second\n")?;
+    let change = "ALTER ROLE relay PASSWORD 'second'; \
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'relay'";
+    rig.sql.batch_execute(change).await?;
+    rig.insert("by the second").await?;
+    rig.settled().await?;
+    let log = relay.log().text();
+    ensure!(!log.contains("28P01"), "the first was tried again");
+    let both = [login[1], ("DATABASE_URL", &rig.postgres.url(DATABASE))];
+    let refused = rig.command(&["status"], &both).await?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(
+        said.contains("DATABASE_URL: has a password, and there is a file with one: keep one"),
+        "{said}"
+    );
+    Ok(())
+}

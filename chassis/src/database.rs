@@ -60,7 +60,11 @@ async fn connect_by(
     application_name: &str,
     variable: &str,
 ) -> anyhow::Result<Pool> {
-    let target = Target::new(&config.url, application_name);
+    let wrong = |error| anyhow::anyhow!("{variable}: {error}");
+    let url = config.url().map_err(wrong)?;
+    // Found wrong now, a file is named at once.
+    url.password().map_err(wrong)?;
+    let target = Target::new(&url, application_name);
     let recycling = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
     };
@@ -81,7 +85,7 @@ async fn connect_by(
         }))
         .build()
         .context("cannot build the connection pool")?;
-    wait_for(&pool, &config.url, variable).await?;
+    wait_for(&pool, &url, variable).await?;
     Ok(pool)
 }
 
@@ -109,7 +113,10 @@ async fn wait_for(pool: &Pool, url: &config::DatabaseUrl, variable: &str) -> any
         let is_definite = tls.is_some() || is_refused(&error);
         let why = tls.unwrap_or_else(|| chain(&error));
         if is_definite {
-            bail!("Postgres at {url} refuses us: {why}; correct {variable}");
+            let file = url
+                .password_file()
+                .map_or("", |_| ", or the file of its password");
+            bail!("Postgres at {url} refuses us: {why}; correct {variable}{file}");
         }
         let wait = backoff::delay(attempt);
         attempt += 1;
@@ -275,7 +282,8 @@ pub async fn watch(
     check: Check,
     token: CancellationToken,
 ) -> anyhow::Result<()> {
-    let target = Target::new(&config.url, application_name);
+    let url = config.url().map_err(anyhow::Error::msg)?;
+    let target = Target::new(&url, application_name);
     let watching = async {
         let mut connection = None;
         loop {

@@ -24,7 +24,7 @@ pub struct Init {
     /// The role that the relay logs in as, if not the user of DATABASE_URL
     #[arg(long, value_name = "NAME")]
     pub role: Option<String>,
-    /// Sets the role's password to the one in DATABASE_URL; what is printed is its SCRAM-SHA-256 secret
+    /// Sets the role's password to the one in DATABASE_URL or DATABASE_PASSWORD_FILE; what is printed is its SCRAM-SHA-256 secret
     #[arg(long)]
     pub with_password: bool,
 }
@@ -46,10 +46,16 @@ fn script(init: &Init) -> anyhow::Result<String> {
         .context("DATABASE_URL names no user")?;
     let role = init.role.as_deref().unwrap_or(user);
     let database = parameters.get_dbname().unwrap_or(user);
-    let password = match (init.with_password, parameters.get_password()) {
-        (false, _) => None,
-        (true, Some(password)) => Some(scram_sha_256(password)),
-        (true, None) => anyhow::bail!("--with-password: DATABASE_URL has none"),
+    let password = match init.with_password {
+        false => None,
+        true => {
+            let password = config.source.database_url.password();
+            let password = password.map_err(anyhow::Error::msg)?;
+            let password = password.context(
+                "--with-password: neither DATABASE_URL nor DATABASE_PASSWORD_FILE has one",
+            )?;
+            Some(scram_sha_256(password.expose().as_bytes()))
+        }
     };
     Ok([
         head(database),

@@ -9,6 +9,7 @@ pub(super) const SECTIONS: &[Section] = &[
         "source",
         &[
             ("database_url", "DATABASE_URL"),
+            ("database_password_file", "DATABASE_PASSWORD_FILE"),
             ("table", "CDC_TABLE"),
             ("message_prefix", "CDC_MESSAGE_PREFIX"),
             ("slot", "CDC_SLOT"),

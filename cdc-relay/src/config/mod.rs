@@ -88,6 +88,15 @@ impl Config {
     /// # Errors
     /// What only a person can say.
     pub fn completed(mut self) -> Result<Self, clap::Error> {
+        let source = &mut self.source;
+        let url = source.database_url.clone();
+        let url = url.with_password_file(&source.database_password_file);
+        source.database_url = url.map_err(|wrong| {
+            clap::Error::raw(
+                ErrorKind::ArgumentConflict,
+                format!("DATABASE_URL: {wrong}\n"),
+            )
+        })?;
         if let Some(prefix) = &self.source.message_prefix {
             if self.retention.seconds.is_some() {
                 let wrong = "CDC_RETENTION_SECONDS: with CDC_MESSAGE_PREFIX there is no table to remove rows \

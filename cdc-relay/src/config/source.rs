@@ -1,6 +1,6 @@
 //! Where the events come from.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use chassis::config::{DatabaseUrl, Value};
 use clap::Args;
@@ -18,6 +18,12 @@ pub struct Source {
           value_parser = Value::secret(|given| given.parse::<DatabaseUrl>(),
                                        "postgres://user:password@127.0.0.1:5432/orders"))]
     pub database_url: DatabaseUrl,
+
+    /// A file that holds the password of `DATABASE_URL`'s user, which then has none itself; it is read for each
+    /// new connection
+    #[arg(id = "DATABASE_PASSWORD_FILE", long = "database-password-file", env = "DATABASE_PASSWORD_FILE",
+          value_parser = Value::new(|given| Ok(PathBuf::from(given)), "/run/secrets/database-password"))]
+    pub database_password_file: Option<PathBuf>,
 
     /// The outbox table, with its schema
     #[arg(id = "CDC_TABLE", long = "cdc-table", env = "CDC_TABLE", default_value = "public.outbox",

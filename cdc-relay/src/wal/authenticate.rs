@@ -123,7 +123,7 @@ impl Binding {
 fn password(config: &Config) -> Result<&[u8]> {
     config
         .get_password()
-        .ok_or_else(|| Error::definite("Postgres asks for a password and DATABASE_URL has none"))
+        .ok_or_else(|| Error::definite("Postgres asks for a password, and DATABASE_URL has none: put it there, or into DATABASE_PASSWORD_FILE"))
 }
 
 async fn scram(

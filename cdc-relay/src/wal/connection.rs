@@ -68,7 +68,7 @@ impl Connection {
             None => Error::io(&format!("{during} to {server}"), &error),
         })?;
         let (mut wire, end_point) = (Frames::new(dialled.stream), dialled.server_end_point);
-        let config = server.parameters();
+        let config = server.login();
         let timeout_ms = wal_sender_timeout.as_millis().to_string();
         let application = config.get_application_name().unwrap_or("cdc-relay");
         let parameters = [
@@ -82,7 +82,7 @@ impl Connection {
             ("tcp_keepalives_interval", "5"),
             ("tcp_keepalives_count", "3"),
         ];
-        let greeting = authenticate(&mut wire, config, end_point, &parameters);
+        let greeting = authenticate(&mut wire, &config, end_point, &parameters);
         Error::within(during, COMMAND_TIMEOUT, greeting).await?;
         // A walsender that is busy decoding answers within half of its own timeout.
         let silence_max = 2 * wal_sender_timeout;

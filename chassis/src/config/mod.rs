@@ -8,6 +8,7 @@
 mod grpc;
 pub mod libpq;
 mod nats;
+mod password;
 mod secret;
 mod url;
 mod value;
@@ -19,6 +20,7 @@ use clap::{Args, ValueEnum};
 pub use self::{
     grpc::Grpc,
     nats::{Nats, NatsTls},
+    password::PasswordFile,
     secret::Secret,
     url::{DatabaseUrl, NatsUrl},
     value::Value,
@@ -70,6 +72,12 @@ pub struct Database {
           hide_env_values = true, value_parser = value::DATABASE_URL)]
     pub url: DatabaseUrl,
 
+    /// A file that holds the password of `DATABASE_URL`'s user, which then has none itself; it is read for each
+    /// new connection
+    #[arg(id = "DATABASE_PASSWORD_FILE", long = "database-password-file", env = "DATABASE_PASSWORD_FILE",
+          value_parser = value::file("/run/secrets/database-password"))]
+    pub password_file: Option<PathBuf>,
+
     /// How many connections to Postgres at most
     #[arg(id = "DATABASE_POOL_SIZE", long = "database-pool-size", env = "DATABASE_POOL_SIZE",
           default_value = "8", value_parser = value::POOL_SIZE)]
@@ -85,6 +93,12 @@ pub struct Owner {
           hide_env_values = true, value_parser = value::DATABASE_URL)]
     pub url: Option<DatabaseUrl>,
 
+    /// A file that holds the password of `MIGRATIONS_DATABASE_URL`'s user, which then has none itself
+    #[arg(id = "MIGRATIONS_DATABASE_PASSWORD_FILE", long = "migrations-database-password-file",
+          env = "MIGRATIONS_DATABASE_PASSWORD_FILE",
+          value_parser = value::file("/run/secrets/owner-password"))]
+    pub password_file: Option<PathBuf>,
+
     /// The role that the relay of this database logs in as: the owner grants it what a relay needs
     #[arg(id = "DATABASE_RELAY_ROLE", long = "database-relay-role", env = "DATABASE_RELAY_ROLE",
           value_parser = value::ROLE)]
@@ -94,6 +108,16 @@ pub struct Owner {
     #[arg(id = "DATABASE_AUDITOR_ROLE", long = "database-auditor-role", env = "DATABASE_AUDITOR_ROLE",
           value_parser = value::ROLE)]
     pub auditor_role: Option<String>,
+}
+
+impl Database {
+    /// Where to connect, with the password from its file.
+    ///
+    /// # Errors
+    /// When there are two passwords.
+    pub fn url(&self) -> Result<DatabaseUrl, String> {
+        self.url.clone().with_password_file(&self.password_file)
+    }
 }
 
 /// The HTTP of operators and orchestrators: `/livez`, `/readyz`, `/metrics`.

@@ -1,12 +1,12 @@
 //! URLs that may carry a password. Danger: whatever prints one must go through `Debug` or
 //! `Display` here, which leave the password out.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
 use clap::builder::ValueParserFactory;
 use tokio_postgres::config::Host;
 
-use super::{Value, libpq, value};
+use super::{PasswordFile, Secret, Value, libpq, set, value};
 use crate::postgres::PORT;
 
 /// A libpq URL of a Postgres database. `Debug` and `Display` leave the password out.
@@ -15,6 +15,7 @@ pub struct DatabaseUrl {
     given: String,
     config: tokio_postgres::Config,
     tls: libpq::Tls,
+    password_file: Option<Arc<PasswordFile>>,
 }
 
 /// The URL of a NATS server, or several of one cluster, comma separated. `Debug` and `Display`
@@ -32,6 +33,43 @@ impl DatabaseUrl {
     /// both use [`crate::postgres`].
     pub fn parameters(&self) -> &tokio_postgres::Config {
         &self.config
+    }
+
+    /// The same, with a password that stands in a file. What is set to nothing is not set.
+    ///
+    /// # Errors
+    /// When the URL has one as well.
+    pub fn with_password_file(mut self, file: &Option<PathBuf>) -> Result<Self, String> {
+        let file = set(file);
+        if file.is_some() && self.config.get_password().is_some() {
+            return Err("has a password, and there is a file with one: keep one".to_owned());
+        }
+        self.password_file = file.map(|path| Arc::new(PasswordFile::new(path)));
+        Ok(self)
+    }
+
+    /// Where the password stands, if not in the URL.
+    pub fn password_file(&self) -> Option<&Arc<PasswordFile>> {
+        self.password_file.as_ref()
+    }
+
+    /// The password as it is now.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub fn password(&self) -> Result<Option<Secret>, String> {
+        if let Some(file) = &self.password_file {
+            let wrong = |error| {
+                format!(
+                    "cannot read the file of its password, {}: {error}",
+                    file.path().display()
+                )
+            };
+            return file.read().map(Some).map_err(wrong);
+        }
+        let password = self.config.get_password();
+        let password = password.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        Ok(password.map(Secret::from))
     }
 
     /// What it says of TLS.
@@ -74,6 +112,7 @@ impl FromStr for DatabaseUrl {
             given: given.to_owned(),
             config,
             tls,
+            password_file: None,
         })
     }
 }

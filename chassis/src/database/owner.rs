@@ -36,12 +36,13 @@ pub async fn prepare(
     sets: Vec<(&str, Runner)>,
     grants: &Grants<'_>,
 ) -> anyhow::Result<()> {
-    let (url, variable) = match &owner.url {
-        Some(url) => (url, "MIGRATIONS_DATABASE_URL"),
-        None => (&database.url, "DATABASE_URL"),
+    let (url, password_file, variable) = match &owner.url {
+        Some(url) => (url, &owner.password_file, "MIGRATIONS_DATABASE_URL"),
+        None => (&database.url, &database.password_file, "DATABASE_URL"),
     };
     let one = config::Database {
         url: url.clone(),
+        password_file: password_file.clone(),
         pool_size: 1,
     };
     let pool = connect_by(&one, application_name, variable).await?;

@@ -7,7 +7,7 @@ mod binding;
 mod connector;
 mod dial;
 
-use std::{fmt, io, net::IpAddr, time::Duration};
+use std::{fmt, io, net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 use tokio_postgres::{
@@ -18,7 +18,10 @@ use tokio_postgres::{
 pub use connector::Connector;
 pub use dial::{Dialled, Transport};
 
-use crate::{config::DatabaseUrl, tls};
+use crate::{
+    config::{DatabaseUrl, PasswordFile},
+    tls,
+};
 
 /// What libpq takes where a URL names no port.
 pub(crate) const PORT: u16 = 5432;
@@ -44,6 +47,7 @@ const HANDSHAKE_FAILED: &str = "error performing TLS handshake";
 pub struct Target {
     parameters: Config,
     connector: Connector,
+    password_file: Option<Arc<PasswordFile>>,
 }
 
 impl Target {
@@ -72,12 +76,29 @@ impl Target {
         Self {
             parameters,
             connector,
+            password_file: url.password_file().cloned(),
         }
     }
 
-    /// The parameters: user, password, database.
+    /// The parameters: user, database, and a password that stands in the URL.
     pub fn parameters(&self) -> &Config {
         &self.parameters
+    }
+
+    /// The parameters for a connection that is made now: with the password as its file has it.
+    pub fn login(&self) -> Config {
+        let mut parameters = self.parameters.clone();
+        match self.password_file.as_ref().map(|file| (file.read(), file)) {
+            None => {}
+            Some((Ok(password), _)) => {
+                parameters.password(password.expose());
+            }
+            Some((Err(error), file)) => {
+                let file = file.path().display();
+                tracing::error!(%file, %error, "the file of the password cannot be read: connecting without a password");
+            }
+        }
+        parameters
     }
 
     /// Each of its hosts alone, in the URL's order.
@@ -113,12 +134,13 @@ impl Target {
     /// Connects for SQL, to the first host that does and is what `target_session_attrs` wants. The
     /// task works the socket, and ends with the client.
     pub async fn connect(&self) -> Result<(Client, JoinHandle<()>), Error> {
-        let connected = self.parameters.connect(self.connector.clone()).await;
+        let login = self.login();
+        let connected = login.connect(self.connector.clone()).await;
         let connected = match connected {
             // As in libpq: `prefer` promises nothing, so a server whose TLS is broken is no obstacle.
             Err(error) if self.prefers() && error.to_string() == HANDSHAKE_FAILED => {
                 self.goes_on_without_tls(&error);
-                let mut plain = self.parameters.clone();
+                let mut plain = login;
                 plain.ssl_mode(SslMode::Disable);
                 plain.connect(self.connector.clone()).await
             }
@@ -191,6 +213,7 @@ impl Target {
         Self {
             parameters: one,
             connector: self.connector.clone(),
+            password_file: self.password_file.clone(),
         }
     }
 }
@@ -222,7 +245,7 @@ const REFUSED: [(&str, &str); 3] = [
     ),
     (
         "password missing",
-        "Postgres asks for a password, and DATABASE_URL has none",
+        "Postgres asks for a password, and DATABASE_URL has none: put it there, or into DATABASE_PASSWORD_FILE",
     ),
 ];
 

@@ -14,6 +14,7 @@ const SOON: Duration = Duration::from_secs(20);
 fn config(url: &str, pool_size: usize) -> config::Database {
     config::Database {
         url: url.parse().unwrap(),
+        password_file: None,
         pool_size,
     }
 }

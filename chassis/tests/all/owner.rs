@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use chassis::config::{Database, Owner};
 use chassis::database::{Grants, prepare};
-use harness::{Postgres, eventually};
+use harness::{Guard, Postgres, eventually};
 use refinery::{Migration, Runner};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -21,6 +21,7 @@ fn as_role(postgres: &Postgres, role: &str) -> Database {
         .replace("//postgres:", &format!("//{role}:"));
     Database {
         url: url.parse().expect("a URL"),
+        password_file: None,
         pool_size: 2,
     }
 }
@@ -33,7 +34,8 @@ async fn prepared(postgres: &Postgres, owner: &Owner) -> Result<()> {
 
 #[tokio::test]
 async fn it_migrates_waits_for_the_roles_grants_and_disconnects() -> Result<()> {
-    let postgres = Postgres::start().await?;
+    let guard = Guard::start()?;
+    let postgres = Postgres::start_with(&guard, &[]).await?;
     let client = postgres.connect("postgres").await?;
     let roles = format!(
         "CREATE ROLE owner LOGIN PASSWORD '{0}'; CREATE ROLE running LOGIN PASSWORD '{0}'; \
@@ -41,8 +43,12 @@ async fn it_migrates_waits_for_the_roles_grants_and_disconnects() -> Result<()> 
         postgres.password()
     );
     client.batch_execute(&roles).await?;
+    let file = guard.directory().join("owner");
+    std::fs::write(&file, postgres.password())?;
+    let without = format!("postgres://owner@127.0.0.1:{}/postgres", postgres.port());
     let owner = Owner {
-        url: Some(as_role(&postgres, "owner").url),
+        url: without.parse().ok(),
+        password_file: Some(file),
         relay_role: Some("the \"relay\"".to_owned()),
         auditor_role: None,
     };

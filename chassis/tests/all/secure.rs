@@ -1,6 +1,7 @@
-//! The pool over TLS: whom it trusts, which of several hosts it takes, and that its cancellations arrive.
+//! The pool's ways to Postgres: whom it trusts over TLS, which of several hosts it takes, that its
+//! cancellations arrive, and a password that is changed.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use anyhow::{Result, ensure};
 use chassis::{config, database, failure};
@@ -12,6 +13,7 @@ const SOON: Duration = Duration::from_secs(20);
 fn config(url: &str) -> config::Database {
     config::Database {
         url: url.parse().unwrap(),
+        password_file: None,
         pool_size: 1,
     }
 }
@@ -91,5 +93,66 @@ async fn of_several_hosts_the_pool_takes_the_one_that_takes_writes() -> Result<(
         .query_one("SELECT pg_is_in_recovery()", &[])
         .await?;
     ensure!(!row.get::<_, bool>(0), "it took the standby");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_password_that_is_changed_in_its_file_is_used_by_connections_from_then_on() -> Result<()>
+{
+    let guard = Guard::start()?;
+    let postgres = Postgres::start_with(&guard, &[]).await?;
+    let file = guard.directory().join("password");
+    let own = postgres.connect("postgres").await?;
+    let change = async |role: &str, file_has: &str| {
+        let sql = format!("ALTER ROLE app PASSWORD '{role}'");
+        own.batch_execute(&sql).await?;
+        fs::write(&file, file_has)?;
+        // What is open stays so: end it.
+        let end =
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'app'";
+        own.query(end, &[]).await?;
+        anyhow::Ok(())
+    };
+    own.batch_execute("CREATE ROLE app LOGIN").await?;
+    change("first", "first\n").await?;
+    let url = format!("postgres://app@127.0.0.1:{}/postgres", postgres.port());
+    let mut config = config(&url);
+    config.password_file = Some(file.clone());
+    let pool = timeout(SOON, database::connect(&config, "tests")).await??;
+    let works = async || -> Result<()> {
+        pool.get().await?.simple_query("SELECT 1").await?;
+        Ok(())
+    };
+    works().await?;
+    change("second", "second").await?;
+    eventually("a login by the second", SOON, async || {
+        Ok(works().await.ok())
+    })
+    .await?;
+    // The file comes later than the role.
+    change("third", "second").await?;
+    ensure!(
+        works().await.is_err(),
+        "the role's former password was taken"
+    );
+    fs::write(&file, "third")?;
+    eventually("a login by the third", SOON, async || {
+        Ok(works().await.ok())
+    })
+    .await?;
+
+    config.url = format!("postgres://app:x@127.0.0.1:{}/postgres", postgres.port())
+        .parse()
+        .unwrap();
+    let refused = database::connect(&config, "tests").await.unwrap_err();
+    ensure!(refused.to_string().contains("keep one"), "{refused:#}");
+    config.url = url.parse().unwrap();
+    config.password_file = Some("/nowhere/password".into());
+    let refused = database::connect(&config, "tests")
+        .await
+        .unwrap_err()
+        .to_string();
+    let said = "DATABASE_URL: cannot read the file of its password, /nowhere/password";
+    ensure!(refused.contains(said), "{refused}");
     Ok(())
 }

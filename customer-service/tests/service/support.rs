@@ -37,7 +37,11 @@ pub(crate) async fn database_in(postgres: &Postgres, pool_size: usize) -> Pool {
     let name = Uuid::now_v7().to_string();
     postgres.create_database(&name).await.unwrap();
     let url = postgres.url(&name).parse().unwrap();
-    let config = chassis::config::Database { url, pool_size };
+    let config = chassis::config::Database {
+        url,
+        password_file: None,
+        pool_size,
+    };
     let pool = chassis::database::connect(&config, "test").await.unwrap();
     let schema = vec![
         ("requests_migrations", mailbox::requests::migrations()),
