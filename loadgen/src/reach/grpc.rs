@@ -1,0 +1,122 @@
+//! Requests over gRPC, spread over some connections.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use prost::Message;
+use proto::orders::v1::{WatchOrderRequest, WatchOrderResponse};
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use super::Lane;
+use crate::cli::Connection;
+
+/// A host that does not exist is noticed after this.
+const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// Of them each carries 256 who wait for outcomes (I12).
+const TRACKING_CONNECTIONS: usize = 16;
+
+#[derive(Debug)]
+pub(crate) struct Channels {
+    orders: Pool,
+    tracking: Pool,
+    customers: Pool,
+}
+
+/// Connections to one service, taken in turn.
+#[derive(Debug)]
+struct Pool {
+    channels: Vec<Channel>,
+    next: AtomicUsize,
+}
+
+impl Pool {
+    fn new(address: &str, connections: usize) -> Result<Self> {
+        let endpoint = endpoint(address)?;
+        Ok(Self {
+            channels: (0..connections).map(|_| endpoint.connect_lazy()).collect(),
+            next: AtomicUsize::new(0),
+        })
+    }
+
+    fn next(&self) -> Channel {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.channels[number % self.channels.len()].clone()
+    }
+}
+
+/// `http://host:port`, or `host:port` alone.
+fn endpoint(address: &str) -> Result<Endpoint> {
+    let whole = match address.contains("://") {
+        true => address.to_owned(),
+        false => format!("http://{address}"),
+    };
+    let endpoint = Endpoint::from_shared(whole)
+        .with_context(|| format!("{address:?} is not an address such as http://127.0.0.1:50051"))?;
+    Ok(endpoint.connect_timeout(CONNECT_MAX).tcp_nodelay(true))
+}
+
+impl Channels {
+    pub(super) fn new(connection: &Connection) -> Result<Self> {
+        let connections = usize::from(connection.connections);
+        Ok(Self {
+            orders: Pool::new(&connection.orders, connections)?,
+            tracking: Pool::new(&connection.orders, TRACKING_CONNECTIONS)?,
+            customers: Pool::new(&connection.customers, connections)?,
+        })
+    }
+
+    pub(super) async fn ask<Q, A>(
+        &self,
+        lane: Lane,
+        subject: &str,
+        request: Q,
+        within: Duration,
+    ) -> Result<A, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let (mut client, path) = self.ready(lane, subject).await?;
+        let codec = ProstCodec::<Q, A>::default();
+        let mut request = Request::new(request);
+        request.set_timeout(within);
+        let answer = client.unary(request, path, codec).await?;
+        Ok(answer.into_inner())
+    }
+
+    pub(super) async fn watch(
+        &self,
+        request: WatchOrderRequest,
+    ) -> Result<Streaming<WatchOrderResponse>, Status> {
+        let (mut client, path) = self.ready(Lane::Load, "orders.v1.WatchOrder").await?;
+        let codec = ProstCodec::<WatchOrderRequest, WatchOrderResponse>::default();
+        let answer = client
+            .server_streaming(Request::new(request), path, codec)
+            .await?;
+        Ok(answer.into_inner())
+    }
+
+    async fn ready(
+        &self,
+        lane: Lane,
+        subject: &str,
+    ) -> Result<(Grpc<Channel>, PathAndQuery), Status> {
+        let (pool, service) = match (subject.starts_with("orders."), lane) {
+            (true, Lane::Load) => (&self.orders, "orders.v1.OrderService"),
+            (true, Lane::Tracking) => (&self.tracking, "orders.v1.OrderService"),
+            (false, _) => (&self.customers, "customers.v1.CustomerService"),
+        };
+        let method = subject.rsplit('.').next().unwrap_or(subject);
+        let path = PathAndQuery::try_from(format!("/{service}/{method}"))
+            .map_err(|error| Status::internal(error.to_string()))?;
+        let mut client = Grpc::new(pool.next());
+        let ready = client.ready().await;
+        ready.map_err(|error| Status::unavailable(format!("not connected: {error:?}")))?;
+        Ok((client, path))
+    }
+}
