@@ -98,7 +98,7 @@ pub(crate) struct Judgement {
     /// What must hold, such as p99=250ms, settled-p99.9=2s, errors=0.1%; may be given several times
     #[arg(long, value_name = "WHAT=BOUND")]
     pub(crate) slo: Vec<Slo>,
-    /// Writes the report for people to this file: one page, with its charts in it
+    /// Writes the report for people to this file, `-` for standard output: one page, with its charts in it
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
     /// Writes the report for programs to this file, `-` for standard output; loadgen/report.schema.json says what it holds

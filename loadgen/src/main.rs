@@ -133,14 +133,16 @@ fn publish(cli: &Cli, report: &Report) -> Result<()> {
     if let Some(path) = &cli.judgement.html {
         write(path, &report.html())?;
     }
-    match &cli.judgement.json {
-        Some(path) if path == Path::new("-") => print!("{}", report.json()?),
-        Some(path) => write(path, &report.json()?)?,
-        None => {}
+    if let Some(path) = &cli.judgement.json {
+        write(path, &report.json()?)?;
     }
     Ok(())
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
+    if path == Path::new("-") {
+        print!("{text}");
+        return Ok(());
+    }
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -9,6 +9,7 @@ mod contract;
 mod demo;
 mod fuzz;
 mod images;
+mod load;
 mod request;
 mod shell;
 mod soak;
@@ -41,6 +42,8 @@ enum Command {
     Soak(soak::Arguments),
     /// Measures the relay beside its peers, or the whole system, in release builds
     Bench(bench::Arguments),
+    /// Starts the whole system, puts load on it, and writes a report
+    Load(load::Arguments),
     /// Builds the container images with buildah, and looks at them
     Images(images::Arguments),
     /// Checks format, lints, dependencies, the tree's own rules, and the protobuf contracts
@@ -57,6 +60,9 @@ fn main() -> ExitCode {
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Load(arguments) => {
+            return load::run(&arguments).unwrap_or_else(|error| report(Err(error)));
+        }
         Command::Images(arguments) => images::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Contract(arguments) => contract::run(&arguments),

@@ -15,7 +15,7 @@ mod machine;
 mod messages;
 mod meter;
 mod relay;
-mod release;
+pub(crate) mod release;
 mod report;
 mod saga;
 mod server;

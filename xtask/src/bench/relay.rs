@@ -88,7 +88,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         "the benchmark reads /proc: it needs Linux"
     );
     if !arguments.no_build {
-        return release::build_and_run(&["cdc-relay"]);
+        return release::build_and_run(2, &["cdc-relay"]);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -9,7 +9,13 @@ use super::Outcome;
 use crate::shell;
 
 const DOCUMENT: &str = "docs/configuration.md";
-const BINARIES: [&str; 4] = ["order-service", "customer-service", "cdc-relay", "shop"];
+const BINARIES: [&str; 5] = [
+    "order-service",
+    "customer-service",
+    "cdc-relay",
+    "shop",
+    "loadgen",
+];
 
 pub(crate) fn run() -> Result<Outcome> {
     let Ok(document) = fs::read_to_string(shell::root().join(DOCUMENT)) else {

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::shell;
 
-const BINARIES: [&str; 3] = ["order-service", "customer-service", "cdc-relay"];
+const BINARIES: [&str; 4] = ["order-service", "customer-service", "cdc-relay", "loadgen"];
 /// Asks the process beside it whether it is ready: the images have no shell that could.
 const HEALTHY: &str = "healthy";
 /// More than the largest binary takes twice over: an image that grows past it has something in it that

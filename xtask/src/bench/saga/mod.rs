@@ -73,7 +73,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         "the benchmark reads /proc: it needs Linux"
     );
     if !arguments.no_build {
-        return release::build_and_run(&["order-service", "customer-service", "cdc-relay"]);
+        return release::build_and_run(2, &["order-service", "customer-service", "cdc-relay"]);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

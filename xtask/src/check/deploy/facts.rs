@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::shell;
 
 /// The sections of the document and the binaries that they are about.
-const SECTIONS: [(&str, &[&str]); 3] = [
+const SECTIONS: [(&str, &[&str]); 4] = [
     (
         "## Every process",
         &["order-service", "customer-service", "cdc-relay"],
@@ -20,6 +20,7 @@ const SECTIONS: [(&str, &[&str]); 3] = [
         &["order-service", "customer-service"],
     ),
     ("## The relay, besides", &["cdc-relay"]),
+    ("## The load, `loadgen`", &["loadgen"]),
 ];
 /// Where metrics are made.
 const SOURCES: [&str; 5] = [
@@ -111,11 +112,13 @@ mod tests {
     #[test]
     fn each_binary_has_the_variables_of_its_sections() {
         let document = "## Every process\n\n| variable | default |\n| --- | --- |\n| `A` | `1` | x |\n\n\
-                        ## The services, besides\n\n| `B` | required | x |\n\n## The relay, besides\n\n| `C` | none | x |\n";
+                        ## The services, besides\n\n| `B` | required | x |\n\n## The relay, besides\n\n| `C` | none | x |\n\n\
+                        ## The load, `loadgen`\n\n| `D` | `d` | x |\n";
         let known = variables(document).unwrap();
         assert_eq!(known["cdc-relay"]["A"], "1");
         assert_eq!(known["order-service"]["B"], "required");
         assert!(!known["cdc-relay"].contains_key("B") && !known["order-service"].contains_key("C"));
+        assert_eq!(known["loadgen"].len(), 1);
         assert!(variables("## Every process\n").is_err());
     }
 }

@@ -16,7 +16,8 @@ const ALIVE: [(&str, &str); 2] = [("grpc/service", "liveness"), ("httpGet/path",
 
 pub(super) fn broken(overlay: &Overlay, facts: &Facts) -> Vec<String> {
     let mut found = Vec::new();
-    for object in &overlay.objects {
+    // A Job serves nobody, and ends by itself.
+    for object in overlay.objects.iter().filter(|one| one.kind() != "Job") {
         let Some(pods) = object.pods() else {
             continue;
         };
@@ -141,6 +142,11 @@ spec:
     #[test]
     fn what_can_be_moved_is_left_alone() {
         assert_eq!(found(FINE), Vec::<String>::new());
+        let job = FINE.replace("kind: Deployment", "kind: Job");
+        assert_eq!(
+            found(&job.replace("Probe", "Nothing")),
+            Vec::<String>::new()
+        );
     }
 
     #[test]
