@@ -48,6 +48,12 @@ pub struct Nats {
           value_parser = value::file("/run/secrets/nats-token"))]
     pub token_file: Option<PathBuf>,
 
+    /// The subject under which answers come, where the login may hear no other: `_INBOX` and the user's name,
+    /// say, so that users do not overhear each other
+    #[arg(id = "NATS_INBOX_PREFIX", long = "nats-inbox-prefix", env = "NATS_INBOX_PREFIX",
+          default_value = "_INBOX", value_parser = value::INBOX_PREFIX)]
+    pub inbox_prefix: String,
+
     /// `auto` speaks TLS to NATS where the server asks for it, `require` always, and `first` before the
     /// server has said anything (its `handshake_first`); a `tls://` URL and the settings below require it too
     #[arg(id = "NATS_TLS", long = "nats-tls", env = "NATS_TLS", default_value = "auto",
@@ -91,6 +97,7 @@ impl From<NatsUrl> for Nats {
             password_file: None,
             token: None,
             token_file: None,
+            inbox_prefix: "_INBOX".to_owned(),
             tls: NatsTls::Auto,
             tls_ca: None,
             tls_cert: None,

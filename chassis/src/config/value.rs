@@ -27,6 +27,7 @@ pub(super) const NATS_URL: Value<NatsUrl> =
     Value::secret(|given| given.parse(), "nats://127.0.0.1:4222");
 pub(super) const NATS_TLS: Value<NatsTls> = Value::new(nats_tls, "require");
 pub(super) const USER: Value<String> = Value::new(|given| Ok(given.to_owned()), "orders");
+pub(super) const INBOX_PREFIX: Value<String> = Value::new(inbox_prefix, "_INBOX_orders");
 pub(super) const SECRET: Value<Secret> =
     Value::secret(|given| Ok(Secret::from(given.to_owned())), "s3cr3t");
 pub(super) const LISTEN: Value<SocketAddr> = Value::listen();
@@ -151,6 +152,18 @@ fn stream(given: &str) -> Result<String, String> {
     let refused = |c: char| c.is_whitespace() || c.is_control() || ".*>/\\".contains(c);
     if given.is_empty() || given.contains(refused) {
         return Err("must be a stream's name: no blanks and none of . * > / \\".to_owned());
+    }
+    Ok(given.to_owned())
+}
+
+/// Subjects are subscribed to under it. Empty is how a compose file says "not set".
+fn inbox_prefix(given: &str) -> Result<String, String> {
+    if given.is_empty() {
+        return Ok("_INBOX".to_owned());
+    }
+    let refused = |c: char| c.is_whitespace() || c.is_control() || "*>".contains(c);
+    if given.contains(refused) || given.split('.').any(str::is_empty) {
+        return Err("must be a subject without wildcards".to_owned());
     }
     Ok(given.to_owned())
 }

@@ -63,7 +63,8 @@ async fn dial(
     let begun = Instant::now();
     let mut attempt = 0;
     loop {
-        let options = tls.apply(options(&login, name));
+        let options = options(&login, name).custom_inbox_prefix(&config.inbox_prefix);
+        let options = tls.apply(options);
         let error = match options.connect(servers.clone()).await {
             Ok(client) => {
                 tracing::info!(nats = %config.url, "connected to NATS");
