@@ -36,6 +36,7 @@ fn only_the_database_has_no_default() {
     );
     assert!(matches!(owner, (None, None, None)), "{owner:?}");
     assert_eq!(config.nats.url.expose(), "nats://127.0.0.1:4222");
+    assert_eq!(config.nats.inbox_prefix, "_INBOX");
     assert_eq!(config.admin.listen.to_string(), "0.0.0.0:9090");
     assert_eq!(config.shutdown.deadline_seconds, 25);
 
@@ -55,6 +56,11 @@ fn a_refusal_names_the_variable_the_reason_and_a_right_example() {
             "--database-relay-role=",
             "DATABASE_RELAY_ROLE",
             "must be a role's name, of 1 to 63 bytes",
+        ),
+        (
+            "--nats-inbox-prefix=_INBOX.>",
+            "NATS_INBOX_PREFIX",
+            "must be a subject without wildcards",
         ),
         ("--log-format=xml", "LOG_FORMAT", "must be text or json"),
         ("--log-filter=info,,=", "LOG_FILTER", "is not a log filter"),

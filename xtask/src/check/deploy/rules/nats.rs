@@ -12,7 +12,7 @@ use crate::shell;
 const FILE: &str = "deploy/overlays/production/nats-values.yaml";
 
 /// What the values must say, and why.
-fn needed() -> [(&'static str, Value, &'static str); 8] {
+fn needed() -> [(&'static str, Value, &'static str); 9] {
     [
         (
             "/config/cluster/enabled",
@@ -38,6 +38,11 @@ fn needed() -> [(&'static str, Value, &'static str); 8] {
             "/config/jetstream/merge/sync_interval",
             json!("always"),
             "else what was acknowledged in the last two minutes can be lost",
+        ),
+        (
+            "/config/merge/00$include",
+            json!("users.conf"),
+            "without it everybody may say and hear everything",
         ),
         (
             "/config/nats/tls/enabled",
@@ -85,6 +90,7 @@ mod tests {
         for (from, to) in [
             ("sync_interval: always", "sync_interval: 2m"),
             ("replicas: 3", "replicas: 1"),
+            ("00$include: users.conf", "debug: true"),
             (
                 "readOnlyRootFilesystem: true",
                 "readOnlyRootFilesystem: false",
