@@ -15,6 +15,7 @@ use crate::failure::Failure;
 use crate::letters::LettersCommand;
 use crate::order::OrderCommand;
 use crate::reach::address::Address;
+use crate::reach::tls::Tls;
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -131,6 +132,8 @@ pub(crate) struct Connection {
     #[arg(id = "SHOP_TIMEOUT", long = "timeout", env = "SHOP_TIMEOUT", value_name = "TIME",
           default_value = "10s", value_parser = time)]
     pub(crate) timeout: Duration,
+    #[command(flatten, next_help_heading = "TLS of gRPC")]
+    pub(crate) tls: Tls,
     #[command(flatten, next_help_heading = "NATS")]
     pub(crate) nats: config::Nats,
 }
@@ -157,13 +160,16 @@ impl Connection {
     }
 }
 
-/// Every option may stand before the command and behind it. Of NATS, the short help shows only where it is.
+/// Every option may stand before the command and behind it. Of NATS, the short help shows only where it is, and of TLS
+/// nothing.
 pub(crate) fn command() -> clap::Command {
     Cli::command().mut_args(|argument| {
         let argument = argument.global(true);
         match argument.get_id().as_str() {
             "NATS_URL" => argument.visible_alias("nats"),
-            id if id.starts_with("NATS_") => argument.hide_short_help(true),
+            id if id.starts_with("NATS_") || id.starts_with("SHOP_TLS_") => {
+                argument.hide_short_help(true)
+            }
             _ => argument,
         }
     })

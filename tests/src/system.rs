@@ -91,6 +91,7 @@ pub struct Builder {
     environment: Vec<(String, String, String)>,
     settings: Vec<(String, String)>,
     nats: String,
+    database: String,
 }
 
 impl Builder {
@@ -107,6 +108,13 @@ impl Builder {
     #[must_use]
     pub fn postgres(mut self, name: &str, value: &str) -> Self {
         self.settings.push((name.into(), value.into()));
+        self
+    }
+
+    /// Parameters of libpq for the URLs of the databases that the processes get.
+    #[must_use]
+    pub fn database(mut self, parameters: &str) -> Self {
+        self.database = format!("?{parameters}");
         self
     }
 
@@ -319,7 +327,7 @@ impl System {
         let name = numbered(side.service(), before.count());
         let grpc = Port::free()?;
         let listen = format!("127.0.0.1:{}", grpc.number());
-        let owner = self.database_url(side, Role::Owner);
+        let owner = self.database_url(side, Role::Owner) + &self.builder.database;
         let own = [
             ("GRPC_LISTEN", listen.as_str()),
             ("MIGRATIONS_DATABASE_URL", &owner),
@@ -358,7 +366,7 @@ impl System {
         binary: &str,
         own: &[(&str, &str)],
     ) -> Result<Process> {
-        let database = self.database_url(side, role);
+        let database = self.database_url(side, role) + &self.builder.database;
         let nats = self.nats.url();
         let mut environment = vec![("DATABASE_URL", database.as_str()), ("NATS_URL", &nats)];
         environment.extend(own);

@@ -5,6 +5,9 @@ use std::{error::Error, io};
 use super::Invalid;
 use rustls::{AlertDescription, CertificateError, Error as Tls};
 
+/// How all that is said of a handshake begins.
+pub const FAILED: &str = "TLS failed";
+
 /// The mend, when TLS is among the error's causes; `trust` is the setting that names the trusted CA,
 /// `identity` those that name the client's own certificate.
 pub fn explain(error: &(dyn Error + 'static), trust: &str, identity: &str) -> Option<String> {
@@ -19,9 +22,9 @@ pub fn explain(error: &(dyn Error + 'static), trust: &str, identity: &str) -> Op
         _ => String::new(),
     };
     Some(if mend.is_empty() {
-        format!("TLS failed: {tls}")
+        format!("{FAILED}: {tls}")
     } else {
-        format!("TLS failed: {mend} ({tls})")
+        format!("{FAILED}: {mend} ({tls})")
     })
 }
 

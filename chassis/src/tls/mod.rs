@@ -19,7 +19,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
-pub use explain::explain;
+pub use explain::{FAILED, explain};
 
 use crate::config::libpq::{Roots, SslMode, Tls};
 use verify::Verifier;

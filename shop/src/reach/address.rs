@@ -1,4 +1,4 @@
-//! Where gRPC is served: `http://host:port`, or `host:port` alone.
+//! Where gRPC is served: `http://host:port`, over TLS `https://host:port`, or `host:port` alone.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +10,10 @@ use tonic::transport::{Endpoint, Uri};
 pub(crate) struct Address(Uri);
 
 impl Address {
+    pub(crate) fn is_over_tls(&self) -> bool {
+        self.0.scheme_str() == Some("https")
+    }
+
     pub(crate) fn endpoint(&self) -> Endpoint {
         Endpoint::from(self.0.clone())
     }
@@ -35,8 +39,8 @@ impl FromStr for Address {
         let uri: Uri = whole
             .parse()
             .map_err(|error| format!("must be an address {EXAMPLE}: {error}"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(format!("must begin with http://, {EXAMPLE}"));
+        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+            return Err(format!("must begin with http:// or https://, {EXAMPLE}"));
         }
         if uri.host().is_none_or(str::is_empty) || uri.port().is_none() {
             return Err(format!("must have a host and a port, {EXAMPLE}"));
@@ -58,6 +62,7 @@ mod tests {
         let usual = Ok("http://127.0.0.1:50051".to_owned());
         assert_eq!(of("127.0.0.1:50051"), usual);
         assert_eq!(of("http://127.0.0.1:50051/"), usual);
+        assert_eq!(of("https://a:1"), Ok("https://a:1".to_owned()));
         assert_eq!(of("[::1]:1"), Ok("http://[::1]:1".to_owned()));
         for wrong in [
             "",

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use chassis::tls::FAILED;
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -35,7 +36,8 @@ pub(super) struct Channels {
 /// A service, and where it is said to be.
 #[derive(Debug)]
 struct Service {
-    channel: Channel,
+    /// Or what of the settings goes not together.
+    channel: Result<Channel, String>,
     address: Address,
     /// Its binary.
     process: &'static str,
@@ -67,6 +69,12 @@ impl<A> Stream<A> {
 impl Channels {
     pub(super) fn new(settings: &Connection) -> Result<Self, Failure> {
         let common = settings.grpc.as_ref();
+        let all = [&settings.orders, &settings.customers];
+        let mut all = common.into_iter().chain(all);
+        let rules = match all.any(Address::is_over_tls) {
+            true => Some(settings.tls.rules()?),
+            false => None,
+        };
         let service = |own: &Address, process, name, setting| {
             let address = common.unwrap_or(own).clone();
             let endpoint = address
@@ -74,8 +82,15 @@ impl Channels {
                 .connect_timeout(CONNECT_MAX)
                 .http2_keep_alive_interval(KEEPALIVE_EVERY)
                 .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+            let channel = match (&rules, address.is_over_tls(), settings.tls.is_set()) {
+                (Some(rules), true, _) => Ok(rules.clone().channel(&endpoint)),
+                (_, _, Some(option)) => Err(format!(
+                    "{option} is set, and {address} is not over TLS: let the address begin with https://"
+                )),
+                _ => Ok(endpoint.connect_lazy()),
+            };
             Service {
-                channel: endpoint.connect_lazy(),
+                channel,
                 address,
                 process,
                 name,
@@ -136,7 +151,8 @@ impl Channels {
         };
         let path = PathAndQuery::try_from(format!("/{name}/{method}"))
             .map_err(|error| Missed::Unreadable(error.into()))?;
-        let mut client = Grpc::new(service.channel.clone());
+        let channel = service.channel.clone().map_err(Missed::Unusable)?;
+        let mut client = Grpc::new(channel);
         match client.ready().await {
             Ok(()) => Ok((client, path)),
             Err(error) => Err(self.unreached(subject, &error)),
@@ -180,7 +196,15 @@ impl Channels {
     }
 
     fn unreached(&self, subject: &str, error: &(dyn Error + 'static)) -> Missed {
-        let reason = root(error);
+        let mut reason = root(error);
+        let service = self.service(subject);
+        if reason.starts_with(FAILED) {
+            let (process, address) = (service.process, &service.address);
+            return Missed::Unusable(format!("{process} at {address}: {reason}"));
+        }
+        if !service.address.is_over_tls() && !NOT_SENT.iter().any(|words| reason.contains(words)) {
+            reason.push_str(" (where it is served over TLS, the address begins with https://)");
+        }
         // Before anything was sent: nobody listens, or there is no such host.
         let heard = !NOT_SENT.iter().any(|words| reason.contains(words));
         let why = self.unanswered(subject, &reason);

@@ -6,6 +6,7 @@
 pub(crate) mod address;
 mod grpc;
 mod nats;
+pub(crate) mod tls;
 
 use std::time::Duration;
 
@@ -87,6 +88,8 @@ enum Missed {
     Refused { code: Code, message: String },
     /// Nobody has answered: why, what to do, and whether the request may have been heard all the same.
     Unanswered { why: String, heard: bool },
+    /// The service cannot be spoken to with these settings: why, and what to do. Nothing was asked.
+    Unusable(String),
     /// The answer cannot be read.
     Unreadable(anyhow::Error),
 }
@@ -102,7 +105,7 @@ impl Missed {
                     Code::Unavailable | Code::DeadlineExceeded | Code::Aborted
                 )
             }
-            Self::Unreadable(_) => false,
+            Self::Unusable(_) | Self::Unreadable(_) => false,
         }
     }
 
@@ -111,6 +114,7 @@ impl Missed {
         match self {
             Self::Unanswered { heard, .. } => *heard,
             Self::Refused { .. } => self.passes(),
+            Self::Unusable(_) => false,
             Self::Unreadable(_) => true,
         }
     }
@@ -138,6 +142,7 @@ impl Missed {
             Self::Unanswered { why, .. } => {
                 Failure::Unanswered(format!("{why}\nTried for {tried:?}"))
             }
+            Self::Unusable(why) => Failure::Unanswered(why),
             Self::Unreadable(error) => Failure::Other(error),
         }
     }

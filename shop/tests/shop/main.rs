@@ -7,4 +7,5 @@ mod faults;
 mod forms;
 mod letters;
 mod refusals;
+mod tls;
 mod world;
