@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use async_nats::{Client, ConnectOptions};
 use harness::{Guard, Nats};
 
-use super::{SOON, USERS, configuration};
+use super::{CONFIGURATION, SOON, USERS, configuration};
 
 /// No user may say or hear it.
 const NOBODYS: &str = "nobody.may";
@@ -164,7 +164,7 @@ const OPERATOR: &[&str] = &[
 ];
 
 /// What may be asked to be heard, of all that.
-const HEARD: [&str; 27] = [
+const HEARD: [&str; 32] = [
     ">",
     "*",
     "_INBOX.>",
@@ -186,7 +186,12 @@ const HEARD: [&str; 27] = [
     "$SRV.PING",
     "$SRV.INFO.order-service",
     "$SRV.STATS.order-service.id",
+    "$SRV.INFO.order-service-dead-letters",
+    "$SRV.STATS.order-service-dead-letters.id",
+    "$SRV.INFO.customer-service",
+    "$SRV.STATS.customer-service.id",
     "$SRV.INFO.customer-service-dead-letters",
+    "$SRV.STATS.customer-service-dead-letters.id",
     "$JS.API.>",
     "$JS.ACK.>",
     "$JS.EVENT.ADVISORY.>",
@@ -294,6 +299,19 @@ async fn refused(nats: &Nats, user: &str, what: &str) -> BTreeSet<String> {
     })
     .await
     .expect("the server's refusals")
+}
+
+/// Else it could be widened there unnoticed.
+#[test]
+fn whatever_the_configuration_names_is_tried() {
+    let all = said();
+    let tried = || all.iter().map(String::as_str).chain(HEARD);
+    // What stands in quotation marks, but for one length of time.
+    let named = CONFIGURATION.split('"').skip(1).step_by(2);
+    for pattern in named.filter(|one| *one != "1m") {
+        let is_tried = tried().any(|subject| within(subject, pattern));
+        assert!(is_tried, "nothing that is tried lies within {pattern}");
+    }
 }
 
 #[tokio::test]

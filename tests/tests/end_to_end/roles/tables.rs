@@ -96,6 +96,33 @@ fn each_role_may_do_with_each_table_what_it_is_granted_and_no_more() {
     });
 }
 
+/// What runs with the owner's rights is known by name, finds nothing by the caller's path, and is open to nobody
+/// who is not granted it.
+#[test]
+fn functions_with_the_owners_rights_are_closed_to_everybody_else() {
+    const FUNCTIONS: &str = "SELECT proname::text, \
+            coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false), \
+            EXISTS (SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) WHERE grantee = 0) \
+        FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef ORDER BY 1";
+    on_shared_system(async |system| {
+        for side in Side::ALL {
+            let owner = connected(system, side, Role::Owner).await;
+            let rows = owner.query(FUNCTIONS, &[]).await.expect("the functions");
+            let found = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2)));
+            let found: Vec<(String, bool, bool)> = found.collect();
+            let expected = [
+                "inbox_forget",
+                "inbox_forget_strays",
+                "mailbox_prepare_days",
+                "outbox_retire",
+                "requests_keep",
+            ]
+            .map(|name| (name.to_owned(), true, false));
+            assert_eq!(found, expected, "{side:?}");
+        }
+    });
+}
+
 #[test]
 fn a_grant_that_was_added_by_hand_ends_with_the_next_start_of_the_service() {
     const MORE: &str = "GRANT ALL ON public.orders, public.outbox, public.outbox_default TO orders_auditor; \
