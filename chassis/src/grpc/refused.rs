@@ -19,6 +19,10 @@ static LOGGED: Mutex<Option<Instant>> = Mutex::new(None);
 
 pub(super) fn tell(peer: Option<SocketAddr>, error: &io::Error) {
     let reason = reason(error);
+    metrics::describe_counter!(
+        "tls_handshakes_failed_total",
+        "TLS handshakes that failed, by reason"
+    );
     metrics::counter!("tls_handshakes_failed_total", "server" => "grpc", "reason" => reason)
         .increment(1);
     if is_time_to_log() {

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use metrics::{describe_counter, describe_gauge};
 use ring::digest::{SHA256, digest};
 use rustls::{ServerConfig, server::WebPkiClientVerifier};
 use tokio::time::sleep;
@@ -94,6 +95,14 @@ impl Identity {
 
     /// Looks again and again, until nobody uses it any more.
     pub(crate) async fn watch(identity: Weak<Self>, server: &'static str) {
+        describe_gauge!(
+            "tls_files_broken",
+            "1 while a file cannot be used, and the former one is"
+        );
+        describe_counter!(
+            "tls_renewals_total",
+            "Changes of the files, by what came of them"
+        );
         let broken = metrics::gauge!("tls_files_broken", "server" => server);
         let counted = |outcome| metrics::counter!("tls_renewals_total", "server" => server, "outcome" => outcome);
         broken.set(0);

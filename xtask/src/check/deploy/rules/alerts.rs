@@ -4,7 +4,7 @@ use crate::check::deploy::facts::Facts;
 use crate::check::deploy::object::{Overlay, list, text};
 
 /// How the names of our metrics begin; functions and labels do not.
-const OURS: [&str; 7] = [
+const OURS: [&str; 8] = [
     "cdc_relay_",
     "mailbox_",
     "rpc_",
@@ -12,6 +12,7 @@ const OURS: [&str; 7] = [
     "order_",
     "customers_",
     "credit_",
+    "tls_",
 ];
 
 pub(super) fn broken(overlay: &Overlay, facts: &Facts) -> Vec<String> {

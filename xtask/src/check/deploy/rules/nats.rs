@@ -12,7 +12,7 @@ use crate::shell;
 const FILE: &str = "deploy/overlays/production/nats-values.yaml";
 
 /// What the values must say, and why.
-fn needed() -> [(&'static str, Value, &'static str); 9] {
+fn needed() -> [(&'static str, Value, &'static str); 10] {
     [
         (
             "/config/cluster/enabled",
@@ -48,6 +48,11 @@ fn needed() -> [(&'static str, Value, &'static str); 9] {
             "/config/nats/tls/enabled",
             json!(true),
             "clients come by TLS",
+        ),
+        (
+            "/config/nats/tls/merge/verify",
+            json!(true),
+            "clients show a certificate",
         ),
         (
             "/config/cluster/tls/enabled",
@@ -90,6 +95,10 @@ mod tests {
         for (from, to) in [
             ("sync_interval: always", "sync_interval: 2m"),
             ("replicas: 3", "replicas: 1"),
+            (
+                "the login.\n        verify: true",
+                "the login.\n        verify: false",
+            ),
             ("00$include: users.conf", "debug: true"),
             (
                 "readOnlyRootFilesystem: true",

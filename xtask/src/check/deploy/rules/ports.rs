@@ -118,6 +118,11 @@ fn probes(container: &Value) -> Vec<String> {
                     "{probe} asks port {port}, which the container does not have"
                 ));
             }
+            if way == "grpc" && variable(container, "GRPC_TLS_CERT").is_some() {
+                found.push(format!(
+                    "{probe} asks by gRPC, which is over TLS here, and the kubelet speaks none"
+                ));
+            }
         }
     }
     found
@@ -249,6 +254,11 @@ spec:
                 "grpc: {port: 50051}",
                 "grpc: {port: 50052}",
                 "livenessProbe asks port 50052",
+            ),
+            (
+                "{name: NATS_URL,",
+                "{name: GRPC_TLS_CERT, value: a}\n            - {name: NATS_URL,",
+                "livenessProbe asks by gRPC, which is over TLS",
             ),
             (
                 "httpGet: {port: admin}",

@@ -9,6 +9,9 @@ use crate::check::deploy::object::{Overlay, containers, list, text};
 /// Variables with such words in their names hold secrets, unless they name a file.
 const SECRET: [&str; 3] = ["PASSWORD", "TOKEN", "SECRET"];
 
+/// Where pods have the files that they are given.
+const FILES: &str = "/etc/saga/";
+
 struct Reference<'a> {
     kind: &'static str,
     name: &'a str,
@@ -35,6 +38,7 @@ pub(super) fn broken(overlay: &Overlay, facts: &Facts) -> Vec<String> {
             let wrong = volumes(spec, &claims.collect::<Vec<_>>());
             found.extend(wrong.into_iter().map(|what| format!("{id}: {what}")));
             for container in containers(spec) {
+                found.extend(lost(container, spec).map(|what| format!("{id}: {what}")));
                 found
                     .extend(written(container).map(|name| format!("{id}: {name} is written down")));
             }
@@ -123,6 +127,31 @@ fn volumes(spec: &Value, claims: &[&str]) -> Vec<String> {
     missing.chain(unused).collect()
 }
 
+/// The variables that name files which no volume brings.
+fn lost<'a>(container: &'a Value, spec: &'a Value) -> impl Iterator<Item = String> + 'a {
+    let brings = move |mount: &Value, file: &str| {
+        let Some(within) = file
+            .strip_prefix(text(mount.get("mountPath")))
+            .and_then(|rest| rest.strip_prefix('/'))
+        else {
+            return false;
+        };
+        let name = text(mount.get("name"));
+        let volume = list(spec, "volumes").find(|volume| text(volume.get("name")) == name);
+        let chosen = volume.and_then(|volume| volume.pointer("/secret/items")?.as_array());
+        chosen.is_none_or(|items| items.iter().any(|item| text(item.get("path")) == within))
+    };
+    let files = list(container, "env").filter_map(|variable| {
+        let value = text(variable.get("value"));
+        // In a URL too, as `sslrootcert` is.
+        let file = value.get(value.find(FILES)?..)?;
+        Some((text(variable.get("name")), file.split('&').next()?))
+    });
+    files
+        .filter(move |(_, file)| !list(container, "volumeMounts").any(|mount| brings(mount, file)))
+        .map(|(name, file)| format!("{name} names {file}, which no volume brings"))
+}
+
 /// The variables whose values are secrets that stand in the manifest.
 fn written(container: &Value) -> impl Iterator<Item = &str> {
     list(container, "env").filter_map(|variable| {
@@ -148,8 +177,9 @@ mod tests {
 kind: Deployment
 metadata: {name: a}
 spec: {template: {spec: {
-  volumes: [{name: ca, secret: {secretName: db-ca}}, {name: conf, configMap: {name: c}}],
-  containers: [{volumeMounts: [{name: ca}, {name: conf}], env: [
+  volumes: [{name: ca, secret: {secretName: db-ca, items: [{key: ca.crt, path: ca.crt}]}}, {name: conf, configMap: {name: c}}],
+  containers: [{volumeMounts: [{name: ca, mountPath: /etc/saga/db}, {name: conf, mountPath: /c}], env: [
+    {name: TLS, value: 'sslrootcert=/etc/saga/db/ca.crt&a=b'},
     {name: PASSWORD, valueFrom: {secretKeyRef: {name: login, key: password}}},
     {name: NATS_PASSWORD_FILE, value: /a}, {name: URL, value: 'a://u:$(PASSWORD)@h'}]}]}}}
 ---
@@ -184,15 +214,25 @@ spec: {template: {spec: {
                 "no ConfigMap d",
             ),
             ("secretName: db-ca", "secretName: d-ca", "no Secret d-ca"),
+            (
+                "saga/db/ca.crt&",
+                "saga/d/ca.crt&",
+                "TLS names /etc/saga/d/ca.crt",
+            ),
+            (
+                "path: ca.crt}",
+                "path: ca}",
+                "TLS names /etc/saga/db/ca.crt",
+            ),
             ("name: brought", "name: lost", "no Secret lost"),
             (
-                "[{name: ca}, {name: conf}]",
-                "[{name: ca}]",
+                ", {name: conf, mountPath: /c}], env",
+                "], env",
                 "conf, which nothing mounts",
             ),
             (
-                "[{name: ca}, {name: conf}]",
-                "[{name: ca}, {name: conf}, {name: x}]",
+                ", {name: conf, mountPath: /c}], env",
+                ", {name: conf, mountPath: /c}, {name: x}], env",
                 "mounts the volume x",
             ),
             (
