@@ -66,7 +66,7 @@ impl Run {
                 self.sessions[at].leave(depth, release).await?;
             }
             21..=22 => self.change(at).await?,
-            23..=24 => self.alter(at).await?,
+            23..=24 if depth == 1 || !self.shape.is_partitioned => self.alter(at).await?,
             25 => {
                 let statement = "INSERT INTO other (x) VALUES ('not ours')";
                 self.sessions[at].run(statement).await?;
@@ -100,6 +100,11 @@ impl Run {
     }
 
     /// What takes the table for itself, and so waits for the others to end.
+    ///
+    /// Danger: not after a savepoint of a partitioned table. Postgres 15.18 streams a transaction on its way, and
+    /// when a savepoint that changed the catalog is rolled back meanwhile, the walsender no longer finds the
+    /// partitions' parent and dies of it, with the whole server (SIGSEGV in `pgoutput`'s `init_tuple_slot`;
+    /// seed 300609 without this exception).
     async fn alter(&mut self, at: usize) -> Result<()> {
         for other in (0..self.sessions.len()).filter(|other| *other != at) {
             if self.sessions[other].is_open() {

@@ -25,7 +25,7 @@ pub struct Shape {
     aggregate_id: &'static str,
     payload: &'static str,
     headers: Option<&'static str>,
-    is_partitioned: bool,
+    pub is_partitioned: bool,
     /// A column of a type of one's own, of which Postgres tells the name.
     has_mood: bool,
     publish: &'static str,
