@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::envelope::{TRACEPARENT, TRACESTATE, TraceContext};
 use crate::inbox::Claimed;
 
-/// The relay publishes rows in the order in which they were inserted, so the slice's order is kept.
+/// The relay publishes rows in the order in which they were inserted, so the order of `events` is kept.
 const INSERT: &str = "\
 INSERT INTO public.outbox (id, aggregatetype, aggregateid, type, payload, headers)
 SELECT id, aggregatetype, aggregateid, type, payload, headers
@@ -84,7 +84,11 @@ impl Event {
 ///
 /// # Errors
 /// Postgres refused the statement, or the connection is lost; `tx` can then only be rolled back.
-pub async fn append(tx: &Transaction<'_>, events: &[Event]) -> Result<(), Error> {
+pub async fn append<'a>(
+    tx: &Transaction<'_>,
+    events: impl IntoIterator<Item = &'a Event>,
+) -> Result<(), Error> {
+    let events: Vec<&Event> = events.into_iter().collect();
     if events.is_empty() {
         return Ok(());
     }
@@ -93,7 +97,7 @@ pub async fn append(tx: &Transaction<'_>, events: &[Event]) -> Result<(), Error>
     let aggregate_ids: Vec<String> = events.iter().map(|e| e.aggregate_id.to_string()).collect();
     let types: Vec<&str> = events.iter().map(|e| e.event_type.as_str()).collect();
     let payloads: Vec<&[u8]> = events.iter().map(|e| e.payload.as_slice()).collect();
-    let headers: Vec<Value> = events.iter().map(Event::headers).collect();
+    let headers: Vec<Value> = events.iter().map(|e| e.headers()).collect();
     let columns: [(&(dyn ToSql + Sync), Type); 6] = [
         (&ids, Type::UUID_ARRAY),
         (&aggregate_types, Type::TEXT_ARRAY),

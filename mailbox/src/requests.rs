@@ -12,12 +12,13 @@
 //!
 //! Danger: only what was granted is kept. A refusal rolls back, and a retry of it is decided anew.
 
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use deadpool_postgres::Pool;
 use prost::Message;
 use ring::digest;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Error, Transaction};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -39,9 +40,14 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 const FIND: &str = "\
 SELECT operation, body_hash, answer FROM public.requests WHERE request_id = $1";
 
+/// In the order of the ids: two transactions that share some wait for each other instead of deadlocking.
 const RECORD: &str = "\
-INSERT INTO public.requests (request_id, operation, body_hash, answer) VALUES ($1, $2, $3, $4)
-ON CONFLICT DO NOTHING";
+INSERT INTO public.requests (request_id, operation, body_hash, answer)
+SELECT request_id, operation, body_hash, answer
+FROM unnest($1, $2, $3, $4) AS request (request_id, operation, body_hash, answer)
+ORDER BY request_id
+ON CONFLICT DO NOTHING
+RETURNING request_id";
 
 /// As the owner of the table: who runs this makes and drops none.
 const MAINTAIN: &str = "SELECT public.requests_keep($1)";
@@ -109,6 +115,12 @@ impl Key {
             body_hash: hash.as_ref().to_vec(),
         })
     }
+
+    /// The id that the client drew.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
 }
 
 /// Looks for the request. Before something is decided, to be called when the transaction holds the rows
@@ -142,19 +154,34 @@ pub async fn record(
     request: &Key,
     answer: &impl Message,
 ) -> Result<bool, Error> {
-    let answer = answer.encode_to_vec();
-    let recorded = tx
-        .execute_typed(
-            RECORD,
-            &[
-                (&request.id, Type::UUID),
-                (&request.operation, Type::TEXT),
-                (&request.body_hash, Type::BYTEA),
-                (&answer, Type::BYTEA),
-            ],
-        )
-        .await?;
-    Ok(recorded == 1)
+    let recorded = record_all(tx, &[(request, answer.encode_to_vec())]).await?;
+    Ok(recorded.contains(&request.id))
+}
+
+/// As [`record`], of several requests with an id each: one statement, whatever their number. Returns the ids
+/// that were recorded; when one is missing, the transaction must be rolled back.
+///
+/// # Errors
+/// Postgres refused the statement, or the connection is lost.
+pub async fn record_all(
+    tx: &Transaction<'_>,
+    answers: &[(&Key, Vec<u8>)],
+) -> Result<HashSet<Uuid>, Error> {
+    if answers.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let ids: Vec<Uuid> = answers.iter().map(|(key, _)| key.id).collect();
+    let operations: Vec<&str> = answers.iter().map(|(key, _)| key.operation).collect();
+    let hashes: Vec<&[u8]> = answers.iter().map(|(key, _)| &key.body_hash[..]).collect();
+    let bodies: Vec<&[u8]> = answers.iter().map(|(_, answer)| &answer[..]).collect();
+    let columns: [(&(dyn ToSql + Sync), Type); 4] = [
+        (&ids, Type::UUID_ARRAY),
+        (&operations, Type::TEXT_ARRAY),
+        (&hashes, Type::BYTEA_ARRAY),
+        (&bodies, Type::BYTEA_ARRAY),
+    ];
+    let recorded = tx.query_typed(RECORD, &columns).await?;
+    recorded.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// Keeps partitions ahead, and drops those of ids that are taken no more, now and then hourly, until

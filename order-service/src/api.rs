@@ -1,7 +1,7 @@
 //! The operations that clients call. One set of methods serves gRPC and NATS requests alike.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chassis::admission::Admission;
 use chassis::{failure, invalid};
@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::changes::Changes;
 use crate::domain::{Input, Order, OrderId};
+use crate::placing::Placing;
 use crate::watch::Hub;
 use crate::{once, store, wire};
 
@@ -46,6 +47,7 @@ const WATCHERS_MAX: usize = 1_000;
 #[derive(Debug)]
 pub struct Orders {
     pool: Pool,
+    placing: Placing,
     patience: Duration,
     kept: Duration,
     hub: Hub,
@@ -57,6 +59,7 @@ impl Orders {
     pub fn new(pool: Pool, patience: Duration, kept: Duration) -> Self {
         let hub = Hub::new(WATCHERS_MAX, CancellationToken::new());
         Self {
+            placing: Placing::new(pool.clone()),
             pool,
             patience,
             kept,
@@ -84,13 +87,11 @@ impl Orders {
         &self,
         order: &Order,
         request: Option<&Key>,
+        answer_by: Instant,
     ) -> Result<CreateOrderResponse, Status> {
         let created = wire::order_created(order);
         let event = outbox::Event::new(AGGREGATE, order.order_id.into(), &created);
-        let mut connection = failure::connection(&self.pool).await?;
-        let outcome = insert(&mut connection, order, event, request).await;
-        connection.release();
-        outcome
+        self.placing.place(order, event, request, answer_by).await
     }
 
     /// Cancels an order, and tells how it stands then.
@@ -132,35 +133,6 @@ async fn cancel(
     Ok(answer)
 }
 
-async fn insert(
-    client: &mut Client,
-    order: &Order,
-    event: outbox::Event,
-    request: Option<&Key>,
-) -> Result<CreateOrderResponse, Status> {
-    let answer = CreateOrderResponse {
-        order: Some(wire::order(order)),
-    };
-    let tx = client.transaction().await.map_err(failure::status)?;
-    // Sent together: one round trip for all. The first error counts, because what follows it fails
-    // only for being in the same transaction.
-    let events = [event];
-    let (recorded, inserted, appended) = tokio::join!(
-        once::record(&tx, request, &answer),
-        store::insert(&tx, order),
-        outbox::append(&tx, &events)
-    );
-    if !recorded.map_err(failure::status)? {
-        tx.rollback().await.map_err(failure::status)?;
-        return once::in_its_stead(client, request).await;
-    }
-    inserted.map_err(refused)?;
-    appended.map_err(failure::status)?;
-    tx.commit().await.map_err(failure::commit_status)?;
-    metrics::counter!("orders_created_total").increment(1);
-    Ok(answer)
-}
-
 #[tonic::async_trait]
 impl OrderService for Orders {
     async fn create_order(
@@ -170,6 +142,7 @@ impl OrderService for Orders {
         // For how long to wait is no part of what the request is known by.
         let wait = wire::wait(request.get_ref().wait).map_err(invalid)?;
         let patience = Patience::of(&request, wait);
+        let answer_by = Admission::of(&request).answer_by();
         let mut message = request.into_inner();
         message.wait = None;
         let id = std::mem::take(&mut message.request_id);
@@ -184,7 +157,7 @@ impl OrderService for Orders {
             self.patience,
         );
         let answer = match patience {
-            None => self.place(&order, request.as_ref()).await?,
+            None => self.place(&order, request.as_ref(), answer_by).await?,
             Some(patience) => {
                 self.place_and_wait(order, request.as_ref(), &patience)
                     .await?
@@ -267,7 +240,7 @@ fn not_found(order_id: OrderId) -> Status {
     Status::not_found(format!("there is no order {}", Uuid::from(order_id)))
 }
 
-fn refused(error: store::Error) -> Status {
+pub(crate) fn refused(error: store::Error) -> Status {
     match error {
         store::Error::NonPositiveTotal(why) => invalid::argument("total.minor_units", why),
         store::Error::MalformedCurrency(why) => invalid::argument("total.currency", why),

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio_postgres::error::DbError;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Transaction};
 use uuid::Uuid;
 
-use crate::domain::{CustomerId, MalformedCurrency, NonPositiveTotal, Order, OrderId};
+use crate::domain::{Currency, CustomerId, MalformedCurrency, NonPositiveTotal, Order, OrderId};
 
 mod rows;
 
@@ -19,7 +19,7 @@ use rows::{columns, order};
 const INSERT: &str = "\
     INSERT INTO orders (order_id, customer_id, total_minor_units, currency, state, \
                         create_time, update_time, deadline) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)";
 
 const GET: &str = "\
     SELECT order_id, customer_id, total_minor_units, currency, state, cancellation_reason, \
@@ -106,23 +106,38 @@ pub struct Settled {
     pub unreadable: Vec<(OrderId, Error)>,
 }
 
-/// Adds a new order.
-pub async fn insert(tx: &Transaction<'_>, order: &Order) -> Result<(), Error> {
-    let (state, _) = columns(order.state);
-    tx.execute_typed(
-        INSERT,
-        &[
-            (&Uuid::from(order.order_id), Type::UUID),
-            (&Uuid::from(order.customer_id), Type::UUID),
-            (&order.total.minor_units(), Type::INT8),
-            (&order.total.currency().code(), Type::TEXT),
-            (&state, Type::TEXT),
-            (&order.create_time, Type::TIMESTAMPTZ),
-            (&order.update_time, Type::TIMESTAMPTZ),
-            (&order.deadline, Type::TIMESTAMPTZ),
-        ],
-    )
-    .await?;
+/// Adds new orders. One statement, whatever the count.
+pub async fn insert(
+    tx: &Transaction<'_>,
+    orders: impl IntoIterator<Item = &Order>,
+) -> Result<(), Error> {
+    let orders: Vec<&Order> = orders.into_iter().collect();
+    let ids: Vec<Uuid> = orders.iter().map(|order| order.order_id.into()).collect();
+    let customers: Vec<Uuid> = orders
+        .iter()
+        .map(|order| order.customer_id.into())
+        .collect();
+    let totals: Vec<i64> = orders
+        .iter()
+        .map(|order| order.total.minor_units())
+        .collect();
+    let currencies: Vec<Currency> = orders.iter().map(|order| order.total.currency()).collect();
+    let currencies: Vec<&str> = currencies.iter().map(Currency::code).collect();
+    let states: Vec<&str> = orders.iter().map(|order| columns(order.state).0).collect();
+    let created: Vec<SystemTime> = orders.iter().map(|order| order.create_time).collect();
+    let updated: Vec<SystemTime> = orders.iter().map(|order| order.update_time).collect();
+    let deadlines: Vec<SystemTime> = orders.iter().map(|order| order.deadline).collect();
+    let columns: [(&(dyn ToSql + Sync), Type); 8] = [
+        (&ids, Type::UUID_ARRAY),
+        (&customers, Type::UUID_ARRAY),
+        (&totals, Type::INT8_ARRAY),
+        (&currencies, Type::TEXT_ARRAY),
+        (&states, Type::TEXT_ARRAY),
+        (&created, Type::TIMESTAMPTZ_ARRAY),
+        (&updated, Type::TIMESTAMPTZ_ARRAY),
+        (&deadlines, Type::TIMESTAMPTZ_ARRAY),
+    ];
+    tx.execute_typed(INSERT, &columns).await?;
     Ok(())
 }
 

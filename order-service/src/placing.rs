@@ -1,0 +1,151 @@
+//! New orders, placed together: those that wait when a connection is at hand commit in one transaction, each
+//! with its event and the answer to its request (I1). An order that comes alone waits for no other.
+//!
+//! ```text
+//! CreateOrder ─┐
+//! CreateOrder ─┼─► waiting ─► group: BEGIN · requests · orders · outbox · COMMIT ─► each its answer
+//! CreateOrder ─┘
+//! ```
+//!
+//! A synced commit costs the same for one order and for fifty, and what commits together travels together:
+//! the relay appends it as one batch, and the Customer Service answers it in one transaction.
+//!
+//! A group belongs to none of its callers: one that leaves takes nothing from the others. How many wait is
+//! bounded by how many requests are handled at once (I12).
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use deadpool_postgres::Pool;
+use mailbox::outbox;
+use mailbox::requests::Key;
+use proto::orders::v1::CreateOrderResponse;
+use tokio::sync::oneshot;
+use tonic::Status;
+
+use crate::domain::Order;
+
+mod group;
+
+/// While one group is being synced, the next is written. More of them would only be smaller.
+const GROUPS_AT_ONCE: usize = 2;
+
+/// One transaction's locks and memory are bounded; beyond this nothing is gained.
+const GROUP_MAX: usize = 128;
+
+const UNKNOWN_OUTCOME: &str =
+    "placing the order was broken off: look whether it was placed before trying again";
+
+/// An order to place.
+#[derive(Debug)]
+struct Waiting {
+    order: Order,
+    event: outbox::Event,
+    request: Option<Key>,
+    /// When its caller waits no longer.
+    answer_by: Instant,
+    reply: oneshot::Sender<Result<CreateOrderResponse, Status>>,
+}
+
+impl Waiting {
+    fn answer(self, answer: Result<CreateOrderResponse, Status>) {
+        // Whoever has left needs none.
+        drop(self.reply.send(answer));
+    }
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    groups: usize,
+}
+
+/// Where orders wait until they are placed. Clones share the queue.
+#[derive(Clone, Debug)]
+pub(crate) struct Placing {
+    pool: Pool,
+    queue: Arc<Mutex<Queue>>,
+}
+
+impl Placing {
+    pub(crate) fn new(pool: Pool) -> Self {
+        let queue = Arc::default();
+        Self { pool, queue }
+    }
+
+    /// Stores a new order together with its event, or neither (I1). When the request was granted before, the
+    /// answer of then, and nothing is stored.
+    pub(crate) async fn place(
+        &self,
+        order: &Order,
+        event: outbox::Event,
+        request: Option<&Key>,
+        answer_by: Instant,
+    ) -> Result<CreateOrderResponse, Status> {
+        let (reply, answer) = oneshot::channel();
+        let waiting = Waiting {
+            order: *order,
+            event,
+            request: request.cloned(),
+            answer_by,
+            reply,
+        };
+        if self.join(waiting) {
+            tokio::spawn(self.clone().work());
+        }
+        let broken_off = |_| Err(Status::unavailable(UNKNOWN_OUTCOME));
+        answer.await.unwrap_or_else(broken_off)
+    }
+
+    /// Queues up. True when somebody has to see to the queue.
+    fn join(&self, waiting: Waiting) -> bool {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.waiting.push_back(waiting);
+        let is_short_of_hands = queue.groups < GROUPS_AT_ONCE;
+        queue.groups += usize::from(is_short_of_hands);
+        is_short_of_hands
+    }
+
+    /// Places what waits, until nothing does.
+    async fn work(self) {
+        while let Some(group) = self.next() {
+            // On a task of its own: a panic there ends that group alone.
+            drop(tokio::spawn(group::place(self.pool.clone(), group)).await);
+        }
+    }
+
+    /// The next group; without any, one less is at work.
+    fn next(&self) -> Option<Vec<Waiting>> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let group = take(&mut queue.waiting);
+        if group.is_empty() {
+            queue.groups -= 1;
+            return None;
+        }
+        Some(group)
+    }
+}
+
+/// Takes those whose callers are still there, each request once: its repeat comes with a later group, and finds
+/// the answer.
+fn take(waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
+    let (mut group, mut requests, mut later) = (Vec::new(), HashSet::new(), Vec::new());
+    while group.len() < GROUP_MAX
+        && let Some(next) = waiting.pop_front()
+    {
+        let id = next.request.as_ref().map(Key::id);
+        if next.reply.is_closed() {
+            continue;
+        }
+        if id.is_some_and(|id| !requests.insert(id)) {
+            later.push(next);
+        } else {
+            group.push(next);
+        }
+    }
+    for next in later.into_iter().rev() {
+        waiting.push_front(next);
+    }
+    group
+}
