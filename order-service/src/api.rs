@@ -1,7 +1,7 @@
 //! The operations that clients call. One set of methods serves gRPC and NATS requests alike.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chassis::admission::Admission;
 use chassis::{failure, invalid};
@@ -87,11 +87,10 @@ impl Orders {
         &self,
         order: &Order,
         request: Option<&Key>,
-        answer_by: Instant,
     ) -> Result<CreateOrderResponse, Status> {
         let created = wire::order_created(order);
         let event = outbox::Event::new(AGGREGATE, order.order_id.into(), &created);
-        self.placing.place(order, event, request, answer_by).await
+        self.placing.place(order, event, request).await
     }
 
     /// Cancels an order, and tells how it stands then.
@@ -142,7 +141,6 @@ impl OrderService for Orders {
         // For how long to wait is no part of what the request is known by.
         let wait = wire::wait(request.get_ref().wait).map_err(invalid)?;
         let patience = Patience::of(&request, wait);
-        let answer_by = Admission::of(&request).answer_by();
         let mut message = request.into_inner();
         message.wait = None;
         let id = std::mem::take(&mut message.request_id);
@@ -157,7 +155,7 @@ impl OrderService for Orders {
             self.patience,
         );
         let answer = match patience {
-            None => self.place(&order, request.as_ref(), answer_by).await?,
+            None => self.place(&order, request.as_ref()).await?,
             Some(patience) => {
                 self.place_and_wait(order, request.as_ref(), &patience)
                     .await?

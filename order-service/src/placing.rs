@@ -15,13 +15,13 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use deadpool_postgres::Pool;
 use mailbox::outbox;
 use mailbox::requests::Key;
 use proto::orders::v1::CreateOrderResponse;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::domain::Order;
@@ -43,8 +43,8 @@ struct Waiting {
     order: Order,
     event: outbox::Event,
     request: Option<Key>,
-    /// When its caller waits no longer.
-    answer_by: Instant,
+    /// Cancelled when its caller waits no longer.
+    left: CancellationToken,
     reply: oneshot::Sender<Result<CreateOrderResponse, Status>>,
 }
 
@@ -81,16 +81,17 @@ impl Placing {
         order: &Order,
         event: outbox::Event,
         request: Option<&Key>,
-        answer_by: Instant,
     ) -> Result<CreateOrderResponse, Status> {
         let (reply, answer) = oneshot::channel();
+        let left = CancellationToken::new();
         let waiting = Waiting {
             order: *order,
             event,
             request: request.cloned(),
-            answer_by,
+            left: left.clone(),
             reply,
         };
+        let _left = left.drop_guard();
         if self.join(waiting) {
             tokio::spawn(self.clone().work());
         }
@@ -135,7 +136,7 @@ fn take(waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
         && let Some(next) = waiting.pop_front()
     {
         let id = next.request.as_ref().map(Key::id);
-        if next.reply.is_closed() {
+        if next.left.is_cancelled() {
             continue;
         }
         if id.is_some_and(|id| !requests.insert(id)) {

@@ -70,9 +70,7 @@ impl Orders {
     ) -> Result<CreateOrderResponse, Status> {
         // Before anything is done: refused afterwards, it would have been placed all the same.
         let mut watcher = self.hub.watch(order.order_id).map_err(full)?;
-        let mut answer = self
-            .place(&order, request, patience.admission.answer_by())
-            .await?;
+        let mut answer = self.place(&order, request).await?;
         let placed = answer.order.as_ref().map(wire::order_id);
         let placed = placed.transpose().map_err(super::invalid)?;
         let outcome = match placed {

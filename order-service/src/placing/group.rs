@@ -7,7 +7,6 @@ use deadpool_postgres::{Client, Pool};
 use mailbox::{outbox, requests};
 use prost::Message as _;
 use proto::orders::v1::CreateOrderResponse;
-use tokio::time::timeout_at;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
@@ -15,14 +14,21 @@ use super::Waiting;
 use crate::api::refused;
 use crate::{once, store, wire};
 
-/// Places all of `group`, and answers each.
+/// Places all of `group`, and answers each. When nobody waits for an answer any more, the connection is freed of
+/// what runs on it.
 pub(super) async fn place(pool: Pool, group: Vec<Waiting>) {
     metrics::histogram!("orders_placed_together").record(group.len() as f64);
-    // Nobody waits for what comes after that. The connection is then freed of what runs on it.
-    let Some(end) = group.iter().map(|waiting| waiting.answer_by).max() else {
-        return;
+    let left: Vec<_> = group.iter().map(|waiting| waiting.left.clone()).collect();
+    let all_left = async {
+        for left in left {
+            left.cancelled().await;
+        }
     };
-    drop(timeout_at(end.into(), within(&pool, group)).await);
+    tokio::select! {
+        biased;
+        () = within(&pool, group) => {}
+        () = all_left => {}
+    }
 }
 
 async fn within(pool: &Pool, group: Vec<Waiting>) {
