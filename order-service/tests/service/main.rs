@@ -7,6 +7,7 @@ mod cancel;
 mod deadline;
 mod json;
 mod once;
+mod placing;
 mod reactions;
 mod replica;
 mod support;
