@@ -1,6 +1,7 @@
 //! Where gRPC is served: plain, or over TLS, whose handshakes hold up neither each other nor the calls.
 
 use std::{
+    collections::VecDeque,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -13,7 +14,7 @@ use anyhow::{Context as _, bail};
 use futures_util::Stream;
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -26,8 +27,9 @@ use crate::{
     tls::server::{Files, Identity},
 };
 
-/// Handshakes at a time (I12): who comes then waits in the kernel's queue.
-const HANDSHAKES_MAX: usize = 1024;
+/// Handshakes at a time (I12). Each is a matter of milliseconds: who comes when there are so many takes the
+/// place of the oldest, so that those who never end theirs keep nobody out.
+const HANDSHAKES_MAX: usize = 256;
 /// Who takes longer for one is gone, or means no good.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// After this it is tried again, where the system has no more room for a connection.
@@ -80,6 +82,7 @@ impl Listener {
             tcp,
             identity: self.identity,
             handshakes: JoinSet::new(),
+            begun: VecDeque::new(),
             pause: None,
         }
     }
@@ -116,10 +119,28 @@ pub(super) struct Incoming {
     tcp: TcpIncoming,
     identity: Option<Arc<Identity>>,
     handshakes: JoinSet<Option<Connection>>,
+    /// In the order in which they began; ended ones are cleared away now and then.
+    begun: VecDeque<AbortHandle>,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Incoming {
+    fn begin(&mut self, stream: TcpStream, identity: &Arc<Identity>) {
+        if self.begun.len() >= 2 * HANDSHAKES_MAX {
+            self.begun.retain(|handshake| !handshake.is_finished());
+        }
+        if self.handshakes.len() >= HANDSHAKES_MAX {
+            let mut oldest = self.begun.iter();
+            if let Some(at) = oldest.position(|handshake| !handshake.is_finished()) {
+                self.begun[at].abort();
+                self.begun.drain(..=at);
+                refused::count("too many at a time");
+            }
+        }
+        let handshake = handshake(stream, Arc::clone(identity));
+        self.begun.push_back(self.handshakes.spawn(handshake));
+    }
+
     fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<Option<TcpStream>> {
         loop {
             if let Some(pause) = &mut self.pause {
@@ -158,21 +179,16 @@ impl Stream for Incoming {
             return Poll::Ready(accepted.map(|stream| Ok(Connection::Plain(stream))));
         };
         loop {
-            while this.handshakes.len() < HANDSHAKES_MAX {
-                match this.poll_accept(context) {
-                    Poll::Ready(Some(stream)) => {
-                        this.handshakes
-                            .spawn(handshake(stream, Arc::clone(&identity)));
-                    }
-                    Poll::Ready(None) => return Poll::Ready(None),
-                    Poll::Pending => break,
+            while let Poll::Ready(accepted) = this.poll_accept(context) {
+                match accepted {
+                    Some(stream) => this.begin(stream, &identity),
+                    None => return Poll::Ready(None),
                 }
             }
             match this.handshakes.poll_join_next(context) {
                 Poll::Ready(Some(Ok(Some(connection)))) => {
                     return Poll::Ready(Some(Ok(connection)));
                 }
-                // One that failed has made room.
                 Poll::Ready(Some(_)) => {}
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
             }

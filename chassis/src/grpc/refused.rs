@@ -19,16 +19,20 @@ static LOGGED: Mutex<Option<Instant>> = Mutex::new(None);
 
 pub(super) fn tell(peer: Option<SocketAddr>, error: &io::Error) {
     let reason = reason(error);
+    count(reason);
+    if is_time_to_log() {
+        let peer = peer.map(|peer| peer.to_string());
+        tracing::warn!(peer, reason, %error, "gRPC: a TLS handshake failed");
+    }
+}
+
+pub(super) fn count(reason: &'static str) {
     metrics::describe_counter!(
         "tls_handshakes_failed_total",
         "TLS handshakes that failed, by reason"
     );
     metrics::counter!("tls_handshakes_failed_total", "server" => "grpc", "reason" => reason)
         .increment(1);
-    if is_time_to_log() {
-        let peer = peer.map(|peer| peer.to_string());
-        tracing::warn!(peer, reason, %error, "gRPC: a TLS handshake failed");
-    }
 }
 
 fn is_time_to_log() -> bool {

@@ -281,6 +281,26 @@ async fn who_never_ends_a_handshake_holds_up_nobody_and_is_cut_off() -> Result<(
 }
 
 #[tokio::test]
+async fn many_who_never_end_a_handshake_keep_nobody_out() -> Result<()> {
+    /// Sooner than the time for a handshake is up, which is five seconds.
+    const AT_ONCE: Duration = Duration::from_secs(3);
+    let guard = Guard::start()?;
+    let authority = Authority::new(&guard, "authority")?;
+    let server = Server::start(&authority.sign(&["127.0.0.1"])?, None).await?;
+    let mut silent = Vec::new();
+    // More than there are places.
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(server.address).await?);
+    }
+    let caller = server.caller(&authority, None)?;
+    let served = timeout(AT_ONCE, is_served(&caller)).await;
+    served.context("it is kept waiting")??;
+    let first = timeout(AT_ONCE, silent[0].read_u8()).await;
+    ensure!(first.context("the oldest is still there")?.is_err());
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_process_that_still_starts_speaks_tls_too() -> Result<()> {
     let guard = Guard::start()?;
     let authority = Authority::new(&guard, "authority")?;
