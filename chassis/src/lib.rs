@@ -20,6 +20,7 @@ pub mod nats;
 
 pub mod admin;
 pub mod admission;
+pub mod auth;
 pub mod failure;
 pub mod grpc;
 pub mod invalid;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chassis::auth::Caller;
 use chassis::{failure, invalid, precondition};
 use deadpool_postgres::{Client, Pool};
 use mailbox::outbox;
@@ -175,7 +176,9 @@ impl CustomerService for Customers {
         &self,
         request: Request<GetCustomerRequest>,
     ) -> Result<Response<GetCustomerResponse>, Status> {
+        let caller = Caller::of(&request)?;
         let asked = wire::GetCustomer::try_from(request.into_inner()).map_err(invalid)?;
+        caller.check(asked.customer_id)?;
         let connection = failure::connection(&self.pool).await?;
         let found = store::get(&connection, asked.customer_id).await;
         connection.release();
@@ -208,7 +211,9 @@ impl CustomerService for Customers {
         &self,
         request: Request<ListReservationsRequest>,
     ) -> Result<Response<ListReservationsResponse>, Status> {
+        let caller = Caller::of(&request)?;
         let asked = wire::ListReservations::try_from(request.into_inner()).map_err(invalid)?;
+        caller.check(asked.customer_id)?;
         let connection = failure::connection(&self.pool).await?;
         let limit = asked.page_size + 1;
         let found =

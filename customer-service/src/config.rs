@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chassis::config::{Admin, Database, Grpc, Nats, Owner, Shutdown, Telemetry, Value};
+use chassis::config::{Admin, Auth, Database, Grpc, Nats, Owner, Shutdown, Telemetry, Value};
 use mailbox::consumer;
 
 /// More events in one transaction than this hold row locks for too long.
@@ -26,6 +26,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     #[command(flatten)]
     pub grpc: Grpc,
+    #[command(flatten)]
+    pub auth: Auth,
 
     /// The JetStream stream with the orders' events, which the order database's relay creates
     #[arg(id = "EVENTS_STREAM", long = "events-stream", env = "EVENTS_STREAM",

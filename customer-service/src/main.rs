@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chassis::health::Health;
 use chassis::tasks::Tasks;
-use chassis::{admin, database, grpc, listen, nats, telemetry};
+use chassis::{admin, auth, database, grpc, listen, nats, telemetry};
 use clap::Parser as _;
 use customer_service::api::{self, Customers};
 use customer_service::config::Config;
@@ -32,6 +32,7 @@ async fn main() -> anyhow::Result<()> {
         admin::serve(admin_listener, health, metrics, tasks.token())
     });
 
+    let guard = auth::Guard::start(&config.auth, proto::ACCESS, tasks.token()).await?;
     // The mailbox last: the relay creates its slot as soon as there is an outbox, and Postgres (15.18)
     // now and then makes one that it cannot decode when tables are being created at that moment:
     // "could not map filenode … to relation OID".
@@ -53,12 +54,13 @@ async fn main() -> anyhow::Result<()> {
     tasks.spawn("grpc", {
         let descriptors = proto::customers::v1::DESCRIPTORS;
         let routes = api::grpc(&customers).add_service(dead_letters::grpc(&letters));
-        grpc::serve(grpc_listener, routes, descriptors, health, tasks.token())
+        let (guard, token) = (guard.clone(), tasks.token());
+        grpc::serve(grpc_listener, routes, descriptors, health, guard, token)
     });
-    let requests = api::nats(&customers).serve(client.clone(), tasks.token());
+    let requests = api::nats(&customers).serve(client.clone(), guard.clone(), tasks.token());
     tasks.spawn("requests", requests);
     let requests =
-        dead_letters::nats(&letters, api::DEAD_LETTERS).serve(client.clone(), tasks.token());
+        dead_letters::nats(&letters, api::DEAD_LETTERS).serve(client.clone(), guard, tasks.token());
     tasks.spawn("requests about dead letters", requests);
     let kept = (config.inbox_retention(), vec![orders.clone()]);
     let inbox = retention::maintain(pool.clone(), client.clone(), kept.0, kept.1, tasks.token());

@@ -13,7 +13,7 @@ use deadpool_postgres::Pool;
 use mailbox::consumer::{self, Handler};
 use mailbox::dead_letter::{Error, Letter, Letters, Outcome, Redrive};
 use proto::dead_letters::v1::dead_letter_service_server::{
-    DeadLetterService, DeadLetterServiceServer,
+    DeadLetterService, DeadLetterServiceServer, SERVICE_NAME,
 };
 use proto::dead_letters::v1::{
     DiscardDeadLettersRequest, DiscardDeadLettersResponse, GetDeadLetterRequest,
@@ -253,7 +253,7 @@ pub fn nats<H: Handler>(
         name,
         env!("CARGO_PKG_VERSION"),
         "Looks after the events that a consumer could not apply",
-        group,
+        (group, SERVICE_NAME),
     )
     .operation("ListDeadLetters", move |request| {
         let letters = Arc::clone(&list);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chassis::admission::Admission;
+use chassis::auth::Caller;
 use chassis::{failure, invalid};
 use deadpool_postgres::{Client, Pool};
 use futures_util::stream::BoxStream;
@@ -74,12 +75,12 @@ impl Orders {
         Self { hub, ..self }
     }
 
-    /// Reads one order.
-    async fn find(&self, order_id: OrderId) -> Result<Order, Status> {
+    /// Reads one order that the caller may see.
+    async fn find(&self, order_id: OrderId, caller: Caller) -> Result<Order, Status> {
         let connection = failure::connection(&self.pool).await?;
         let found = store::get(&connection, order_id).await;
         connection.release();
-        found.map_err(refused)?.ok_or_else(|| not_found(order_id))
+        seen(found.map_err(refused)?, order_id, caller)
     }
 
     /// Stores a new order together with its event, or neither (I1).
@@ -96,11 +97,11 @@ impl Orders {
     /// Cancels an order, and tells how it stands then.
     async fn cancel(
         &self,
-        order_id: OrderId,
+        (order_id, caller): (OrderId, Caller),
         request: Option<&Key>,
     ) -> Result<CancelOrderResponse, Status> {
         let mut connection = failure::connection(&self.pool).await?;
-        let outcome = cancel(&mut connection, order_id, request).await;
+        let outcome = cancel(&mut connection, (order_id, caller), request).await;
         connection.release();
         outcome
     }
@@ -108,15 +109,13 @@ impl Orders {
 
 async fn cancel(
     client: &mut Client,
-    order_id: OrderId,
+    (order_id, caller): (OrderId, Caller),
     request: Option<&Key>,
 ) -> Result<CancelOrderResponse, Status> {
     let tx = client.transaction().await.map_err(failure::status)?;
     let found = store::lock(&tx, &BTreeSet::from([order_id])).await;
-    let mut order = found
-        .map_err(refused)?
-        .remove(&order_id)
-        .ok_or_else(|| not_found(order_id))?;
+    // Before the answer to an earlier try is looked for, which is its owner's alone.
+    let mut order = seen(found.map_err(refused)?.remove(&order_id), order_id, caller)?;
     let mut changes = Changes::default();
     changes.apply(&mut order, Input::Cancel, store::now(), None);
     let answer = CancelOrderResponse {
@@ -138,6 +137,7 @@ impl OrderService for Orders {
         &self,
         request: Request<CreateOrderRequest>,
     ) -> Result<Response<CreateOrderResponse>, Status> {
+        let caller = Caller::of(&request)?;
         // For how long to wait is no part of what the request is known by.
         let wait = wire::wait(request.get_ref().wait).map_err(invalid)?;
         let patience = Patience::of(&request, wait);
@@ -146,6 +146,7 @@ impl OrderService for Orders {
         let id = std::mem::take(&mut message.request_id);
         let request = once::request(&id, "orders.v1.CreateOrder", &message, self.kept)?;
         let asked = wire::CreateOrder::try_from(message).map_err(invalid)?;
+        caller.check(asked.customer_id)?;
         let order_id = Uuid::now_v7().into();
         let order = Order::place(
             order_id,
@@ -157,8 +158,8 @@ impl OrderService for Orders {
         let answer = match patience {
             None => self.place(&order, request.as_ref()).await?,
             Some(patience) => {
-                self.place_and_wait(order, request.as_ref(), &patience)
-                    .await?
+                let request = (request.as_ref(), caller);
+                self.place_and_wait(order, request, &patience).await?
             }
         };
         Ok(Response::new(answer))
@@ -168,11 +169,14 @@ impl OrderService for Orders {
         &self,
         request: Request<CancelOrderRequest>,
     ) -> Result<Response<CancelOrderResponse>, Status> {
+        let caller = Caller::of(&request)?;
         let mut message = request.into_inner();
         let id = std::mem::take(&mut message.request_id);
         let request = once::request(&id, "orders.v1.CancelOrder", &message, self.kept)?;
         let asked = wire::CancelOrder::try_from(message).map_err(invalid)?;
-        let answer = self.cancel(asked.order_id, request.as_ref()).await?;
+        let answer = self
+            .cancel((asked.order_id, caller), request.as_ref())
+            .await?;
         Ok(Response::new(answer))
     }
 
@@ -180,12 +184,13 @@ impl OrderService for Orders {
         &self,
         request: Request<GetOrderRequest>,
     ) -> Result<Response<GetOrderResponse>, Status> {
+        let caller = Caller::of(&request)?;
         let wait = wire::wait(request.get_ref().wait).map_err(invalid)?;
         let patience = Patience::of(&request, wait);
         let asked = wire::GetOrder::try_from(request.into_inner()).map_err(invalid)?;
         let order = match patience {
-            None => self.find(asked.order_id).await?,
-            Some(patience) => self.outcome(asked.order_id, &patience).await?,
+            None => self.find(asked.order_id, caller).await?,
+            Some(patience) => self.outcome(asked.order_id, caller, &patience).await?,
         };
         Ok(Response::new(GetOrderResponse {
             order: Some(wire::order(&order)),
@@ -198,10 +203,10 @@ impl OrderService for Orders {
         &self,
         request: Request<WatchOrderRequest>,
     ) -> Result<Response<Self::WatchOrderStream>, Status> {
-        let admission = Admission::of(&request);
+        let (caller, admission) = (Caller::of(&request)?, Admission::of(&request));
         let asked = wire::WatchOrder::try_from(request.into_inner()).map_err(invalid)?;
         let watcher = self.hub.watch(asked.order_id).map_err(waits::full)?;
-        let order = self.find(asked.order_id).await?;
+        let order = self.find(asked.order_id, caller).await?;
         admission.give_up_place();
         Ok(Response::new(waits::changes(order, watcher)))
     }
@@ -210,7 +215,15 @@ impl OrderService for Orders {
         &self,
         request: Request<ListOrdersRequest>,
     ) -> Result<Response<ListOrdersResponse>, Status> {
-        let asked = wire::ListOrders::try_from(request.into_inner()).map_err(invalid)?;
+        let caller = Caller::of(&request)?;
+        let mut message = request.into_inner();
+        if let (Some(only), true) = (caller.only(), message.customer_id.is_empty()) {
+            message.customer_id = only.to_string();
+        }
+        let asked = wire::ListOrders::try_from(message).map_err(invalid)?;
+        if let Some(customer_id) = asked.customer_id {
+            caller.check(customer_id)?;
+        }
         let connection = failure::connection(&self.pool).await?;
         // One more than the page holds tells whether there is a next page.
         let limit = asked.page_size + 1;
@@ -232,6 +245,12 @@ impl OrderService for Orders {
 
 fn invalid(invalid: wire::Invalid) -> Status {
     invalid::argument(invalid.field, invalid.why)
+}
+
+/// The order, if there is one that the caller may see: another's is not there, in the same words.
+fn seen(found: Option<Order>, order_id: OrderId, caller: Caller) -> Result<Order, Status> {
+    let found = found.filter(|order| caller.may_deal_with(order.customer_id));
+    found.ok_or_else(|| not_found(order_id))
 }
 
 fn not_found(order_id: OrderId) -> Status {

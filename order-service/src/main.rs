@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chassis::health::Health;
 use chassis::tasks::Tasks;
-use chassis::{admin, database, grpc, listen, nats, telemetry};
+use chassis::{admin, auth, database, grpc, listen, nats, telemetry};
 use clap::Parser as _;
 use dead_letters::DeadLetters;
 use mailbox::{consumer, partitions, requests, retention};
@@ -35,6 +35,7 @@ async fn main() -> anyhow::Result<()> {
         admin::serve(admin_listener, health, metrics, tasks.token())
     });
 
+    let guard = auth::Guard::start(&config.auth, proto::ACCESS, tasks.token()).await?;
     prepare_database(&config).await?;
     let pool = database::connect(&config.database, NAME).await?;
     let client = nats::connect(&config.nats, NAME).await?;
@@ -54,12 +55,13 @@ async fn main() -> anyhow::Result<()> {
     tasks.spawn("grpc", {
         let descriptors = proto::orders::v1::DESCRIPTORS;
         let routes = api::grpc(&orders).add_service(dead_letters::grpc(&letters));
-        grpc::serve(grpc_listener, routes, descriptors, health, tasks.token())
+        let (guard, token) = (guard.clone(), tasks.token());
+        grpc::serve(grpc_listener, routes, descriptors, health, guard, token)
     });
-    let requests = api::nats(&orders).serve(client.clone(), tasks.token());
+    let requests = api::nats(&orders).serve(client.clone(), guard.clone(), tasks.token());
     tasks.spawn("requests", requests);
     let requests =
-        dead_letters::nats(&letters, api::DEAD_LETTERS).serve(client.clone(), tasks.token());
+        dead_letters::nats(&letters, api::DEAD_LETTERS).serve(client.clone(), guard, tasks.token());
     tasks.spawn("requests about dead letters", requests);
     let kept = (config.inbox_retention(), vec![answers.clone()]);
     let inbox = retention::maintain(pool.clone(), client.clone(), kept.0, kept.1, tasks.token());

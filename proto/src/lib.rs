@@ -10,6 +10,9 @@
     missing_debug_implementations
 )]
 
+mod access;
+
+pub use access::ACCESS;
 pub use pbjson_types::{Duration, Timestamp};
 
 pub mod dead_letters {

@@ -8,6 +8,7 @@ mod child;
 mod eventually;
 mod guard;
 pub mod http;
+mod issuer;
 mod link;
 mod log;
 mod metrics;
@@ -22,6 +23,7 @@ mod user;
 
 pub use eventually::eventually;
 pub use guard::Guard;
+pub use issuer::{Issuer, Signer, Token};
 pub use link::Link;
 pub use log::Log;
 pub use nats::{Nats, NatsCluster};

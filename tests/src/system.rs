@@ -8,6 +8,7 @@ use proto::orders::v1::order_service_client::OrderServiceClient;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::guard::Guard;
+use crate::issuer::Issuer;
 use crate::nats::Nats;
 use crate::port::Port;
 use crate::postgres::Postgres;
@@ -92,9 +93,17 @@ pub struct Builder {
     settings: Vec<(String, String)>,
     nats: String,
     database: String,
+    tokens: bool,
 }
 
 impl Builder {
+    /// Its services ask for tokens, of [`System::issuer`]; else they let everybody in.
+    #[must_use]
+    pub fn tokens(mut self) -> Self {
+        self.tokens = true;
+        self
+    }
+
     /// A variable for the processes whose binary or name is `program`: `order-service`,
     /// `customer-service`, `cdc-relay`, `orders-relay`, `customers-relay`.
     #[must_use]
@@ -144,7 +153,9 @@ impl Builder {
         for side in Side::ALL {
             roles::create_database(&postgres, side).await?;
         }
+        let issuer = self.tokens.then(|| Issuer::new(&guard)).transpose()?;
         let mut system = System {
+            issuer,
             services: Vec::new(),
             relays: Vec::new(),
             postgres,
@@ -169,6 +180,7 @@ pub struct System {
     postgres: Postgres,
     nats: Nats,
     builder: Builder,
+    issuer: Option<Issuer>,
     guard: Guard,
 }
 
@@ -203,6 +215,12 @@ impl System {
     #[must_use]
     pub fn nats(&self) -> &Nats {
         &self.nats
+    }
+
+    /// Whose tokens its services take; none if they let everybody in.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&Issuer> {
+        self.issuer.as_ref()
     }
 
     /// The scratch directory: logs and data.
@@ -369,6 +387,15 @@ impl System {
         let database = self.database_url(side, role) + &self.builder.database;
         let nats = self.nats.url();
         let mut environment = vec![("DATABASE_URL", database.as_str()), ("NATS_URL", &nats)];
+        let tokens = self.issuer.as_ref().map(Issuer::settings);
+        if binary == side.service() {
+            match &tokens {
+                None => environment.push(("AUTH", "off")),
+                Some(settings) => {
+                    environment.extend(settings.iter().map(|(key, value)| (*key, value.as_str())));
+                }
+            }
+        }
         environment.extend(own);
         for (program, key, value) in &self.builder.environment {
             if program == name || program == binary {

@@ -5,6 +5,7 @@
 //! variables, passwords included. So everything here is parsed by [`Value`], whose errors never
 //! repeat a secret, and what may carry one is marked `hide_env_values`.
 
+mod auth;
 mod grpc;
 pub mod libpq;
 mod nats;
@@ -18,6 +19,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, ValueEnum};
 
 pub use self::{
+    auth::{Auth, AuthMode, Jwks},
     grpc::Grpc,
     nats::{Nats, NatsTls},
     password::PasswordFile,

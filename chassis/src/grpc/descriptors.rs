@@ -39,6 +39,15 @@ impl Descriptors {
         self.services.iter().map(String::as_str)
     }
 
+    /// The services' own methods, by their names: `orders.v1.OrderService/CreateOrder`.
+    pub(super) fn operations(&self) -> impl Iterator<Item = &str> {
+        let paths = self
+            .methods
+            .keys()
+            .filter_map(|path| path.strip_prefix('/'));
+        paths.filter(|name| !name.starts_with("grpc."))
+    }
+
     /// The methods by their paths: `/orders.v1.OrderService/CreateOrder`.
     pub(super) fn methods(&self) -> HashMap<String, &'static str> {
         self.methods.clone()

@@ -29,7 +29,7 @@ use tonic_health::{
 use self::descriptors::Descriptors;
 pub use self::listener::Listener;
 pub use self::starting::{LIVENESS, Starting};
-use crate::health::Health;
+use crate::{auth::Guard, health::Health};
 
 /// The largest message that a service should accept, in bytes (I12). Far above any honest request.
 pub const MESSAGE_SIZE_MAX: usize = 1024 * 1024;
@@ -46,21 +46,24 @@ const DRAIN_MAX: Duration = Duration::from_secs(15);
 /// `descriptors` is the encoded `FileDescriptorSet` of the routes: it feeds reflection (v1 and
 /// v1alpha), health by service name, and the metrics' method names. `grpc.health.v1` says of
 /// every service, and of the server (`""`), what `health` says, and not serving once the token
-/// is cancelled; of [`LIVENESS`] always that it serves.
+/// is cancelled; of [`LIVENESS`] always that it serves. Health and reflection need no token: who
+/// probes has none. All else goes by `guard`.
 pub async fn serve(
     listener: impl Into<Listener>,
     routes: Routes,
     descriptors: &'static [u8],
     health: Health,
+    guard: Guard,
     token: CancellationToken,
 ) -> anyhow::Result<()> {
     let known = Descriptors::decode(descriptors).context("the services' descriptors")?;
+    guard.knows(known.operations())?;
     let reporter = HealthReporter::new();
     report(&reporter, &known, health.is_ready()).await;
     alive(&reporter).await;
     let health_server = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
     let routes = with_reflection(routes.add_service(health_server), descriptors)?;
-    let state = observe::Observer::new(&known);
+    let state = observe::Observer::new(&known, guard);
     let routes: Routes = routes
         .into_axum_router()
         .layer(from_fn_with_state(state, observe::observe))

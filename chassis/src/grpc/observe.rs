@@ -6,7 +6,7 @@ use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Durati
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::HeaderMap,
+    http::{HeaderMap, header::AUTHORIZATION},
     middleware::Next,
     response::Response,
 };
@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 use tracing::{Instrument as _, Span};
 
 use super::{descriptors::Descriptors, observed_body::ObservedBody};
-use crate::{admission::Admission, invalid, request, trace};
+use crate::{admission::Admission, auth::Guard, invalid, request, trace};
 
 /// Requests in progress at once, open server streams included (I12), but for those that have given up
 /// their place. More are refused with `UNAVAILABLE`, which clients retry elsewhere or later.
@@ -34,20 +34,22 @@ const DEADLINE_MARGIN: Duration = Duration::from_millis(5);
 pub(super) struct Observer {
     methods: Arc<HashMap<String, &'static str>>,
     in_flight: Arc<Semaphore>,
+    guard: Guard,
 }
 
 impl Observer {
-    pub(super) fn new(known: &Descriptors) -> Self {
+    pub(super) fn new(known: &Descriptors, guard: Guard) -> Self {
         Self {
             methods: Arc::new(known.methods()),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
+            guard,
         }
     }
 
     /// `Err` when there are too many already. Health and reflection are served regardless: an
     /// orchestrator must not take a busy process for a dead one.
     fn admit(&self, path: &str) -> Result<Option<OwnedSemaphorePermit>, Status> {
-        if path.starts_with("/grpc.") {
+        if is_of_grpc(path) {
             return Ok(None);
         }
         match self.in_flight.clone().try_acquire_owned() {
@@ -57,6 +59,11 @@ impl Observer {
             ))),
         }
     }
+}
+
+/// Health and reflection.
+fn is_of_grpc(path: &str) -> bool {
+    path.starts_with("/grpc.")
 }
 
 /// An axum middleware around all routes.
@@ -78,13 +85,28 @@ pub(super) async fn observe(
     let deadline = deadline(call.headers());
     let admission = Admission::new(deadline, permit);
     call.extensions_mut().insert(admission.clone());
-    let handled = AssertUnwindSafe(next.run(call)).catch_unwind();
+    let handled = AssertUnwindSafe(handle(&observer.guard, call, next)).catch_unwind();
     let response = match timeout(deadline, handled).instrument(span.clone()).await {
         Ok(Ok(response)) => response,
         Ok(Err(_panic)) => Status::internal("the server failed").into_http(),
         Err(_) => Status::deadline_exceeded("the deadline passed").into_http(),
     };
     answered(response, request, Some(admission), span)
+}
+
+/// Lets in who may call. Nothing behind it sees the token.
+async fn handle(guard: &Guard, mut call: Request, next: Next) -> Response {
+    let given = call.headers().get_all(AUTHORIZATION).iter();
+    let given = given.map(|value| value.as_bytes()).collect();
+    let path = call.uri().path();
+    if !is_of_grpc(path) {
+        match guard.admit(path.trim_start_matches('/'), given).await {
+            Ok(caller) => call.extensions_mut().insert(caller),
+            Err(refusal) => return refusal.into_http(),
+        };
+    }
+    call.headers_mut().remove(AUTHORIZATION);
+    next.run(call).await
 }
 
 /// A refusal is finished with its headers, a success with its trailers.

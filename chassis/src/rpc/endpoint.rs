@@ -4,7 +4,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use async_nats::{
-    Client, HeaderMap,
+    Client, HeaderMap, HeaderValue,
     service::{Request, endpoint::Endpoint, error::Error},
 };
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use super::{
     Handler,
     codec::{CONTENT_TYPE, CONTENT_TYPES, Codec},
 };
-use crate::{admission::Admission, request, trace};
+use crate::{admission::Admission, auth::Guard, request, trace};
 
 /// Requests that one endpoint handles at once (I12), but for those that have given up their place; the
 /// next wait in its subscription.
@@ -32,6 +32,9 @@ const HAND_OVER: Duration = Duration::from_secs(5);
 /// Room for a reply's headers, which count as payload: the `Content-Type` and the frame around it.
 const HEADERS_BYTES: usize = 64;
 
+/// Where a request's token is.
+const AUTHORIZATION: &str = "Authorization";
+
 /// Of an error's text, in its header.
 const ERROR_CHARS_MAX: usize = 1024;
 
@@ -39,6 +42,9 @@ const ERROR_CHARS_MAX: usize = 1024;
 #[derive(Clone)]
 pub(super) struct Operation {
     pub(super) method: &'static str,
+    /// What it is called in the table of who may call what.
+    pub(super) rule: Arc<str>,
+    pub(super) guard: Guard,
     pub(super) handler: Handler,
     pub(super) client: Client,
     /// Cancelled when no new requests are to be taken.
@@ -153,11 +159,18 @@ async fn call(
     span: &Span,
 ) -> Result<Bytes, Status> {
     let handler = &operation.handler;
-    let headers = message.message.headers.clone().unwrap_or_default();
+    let mut headers = message.message.headers.clone().unwrap_or_default();
     let payload = message.message.payload.clone();
     // The handler runs within the closure too, so that a panic before its first await is caught.
-    let handled = AssertUnwindSafe(async { handler(codec, payload, headers, admission).await })
-        .catch_unwind();
+    // Who calls is asked before the payload is read.
+    let handled = AssertUnwindSafe(async {
+        let given = authorization(&mut headers);
+        let given = given.iter().map(HeaderValue::as_str).map(str::as_bytes);
+        let caller = operation.guard.admit(&operation.rule, given.collect());
+        let caller = (admission, caller.await?);
+        handler(codec, payload, headers, caller).await
+    })
+    .catch_unwind();
     let in_time = timeout(DEADLINE, handled).instrument(span.clone());
     match operation.cut.run_until_cancelled(in_time).await {
         Some(Ok(Ok(result))) => result,
@@ -167,6 +180,24 @@ async fn call(
             "the service is ending: whether the request was carried out is not known",
         )),
     }
+}
+
+/// Takes these headers away, so that nothing behind sees the token. NATS tells capital letters apart in names,
+/// and HTTP does not.
+fn authorization(headers: &mut HeaderMap) -> Vec<HeaderValue> {
+    let mut given = Vec::new();
+    let mut others = HeaderMap::new();
+    for (name, values) in headers.iter() {
+        if AsRef::<str>::as_ref(name).eq_ignore_ascii_case(AUTHORIZATION) {
+            given.extend(values.iter().cloned());
+            continue;
+        }
+        for value in values {
+            others.append(name.clone(), value.clone());
+        }
+    }
+    *headers = others;
+    given
 }
 
 fn log(status: &Status) {

@@ -19,7 +19,10 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Request, Response, Status};
 
 use self::codec::Codec;
-use crate::admission::Admission;
+use crate::{
+    admission::Admission,
+    auth::{Caller, Guard},
+};
 
 /// What requests in hand may take after the token. With [`FLUSH`] it is less than the process has by
 /// default, so that its end answers them instead of cutting them off.
@@ -29,7 +32,8 @@ const DRAIN: Duration = Duration::from_secs(15);
 const FLUSH: Duration = Duration::from_secs(3);
 
 /// Takes a request's bytes and gives the reply's, in the same encoding.
-type Handler = Arc<dyn Fn(Codec, Bytes, async_nats::HeaderMap, Admission) -> Handled + Send + Sync>;
+type Handler =
+    Arc<dyn Fn(Codec, Bytes, async_nats::HeaderMap, (Admission, Caller)) -> Handled + Send + Sync>;
 type Handled = Pin<Box<dyn Future<Output = Result<Bytes, Status>> + Send>>;
 
 /// A NATS service and its operations: `{group}.{operation}` is the subject.
@@ -38,6 +42,7 @@ pub struct Api {
     version: &'static str,
     description: String,
     group: &'static str,
+    service: &'static str,
     operations: Vec<Operation>,
 }
 
@@ -49,18 +54,20 @@ struct Operation {
 
 impl Api {
     /// `name` may hold letters, digits, `-` and `_`; `version` is a semantic version; `group` is
-    /// the prefix of the subjects, such as `orders.v1`.
+    /// the prefix of the subjects, such as `orders.v1`; `service` is what gRPC calls the same
+    /// operations' service, `orders.v1.OrderService`: who may call them is known by that name.
     pub fn new(
         name: &'static str,
         version: &'static str,
         description: &str,
-        group: &'static str,
+        (group, service): (&'static str, &'static str),
     ) -> Self {
         Self {
             name,
             version,
             description: description.to_owned(),
             group,
+            service,
             operations: Vec::new(),
         }
     }
@@ -78,12 +85,13 @@ impl Api {
         let call = move |codec: Codec,
                          payload: Bytes,
                          headers: async_nats::HeaderMap,
-                         admission: Admission| {
+                         (admission, caller): (Admission, Caller)| {
             let handler = Arc::clone(&handler);
             async move {
                 let mut request = Request::new(codec.decode::<Req>(payload)?);
                 *request.metadata_mut() = codec::metadata(&headers);
                 request.extensions_mut().insert(admission);
+                request.extensions_mut().insert(caller);
                 let response = handler(request).await?;
                 codec.encode(&response.into_inner())
             }
@@ -102,8 +110,16 @@ impl Api {
     }
 
     /// Serves until the token is cancelled, then finishes what was taken and flushes the replies, each
-    /// within a bounded time.
-    pub async fn serve(self, client: Client, token: CancellationToken) -> anyhow::Result<()> {
+    /// within a bounded time. Who may call what goes by `guard`.
+    pub async fn serve(
+        self,
+        client: Client,
+        guard: Guard,
+        token: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let rule = |operation: &Operation| format!("{}/{}", self.service, operation.name);
+        let rules: Vec<_> = self.operations.iter().map(rule).collect();
+        guard.knows(rules.iter().map(String::as_str))?;
         let failed = |error: async_nats::Error| anyhow!("NATS service {}: {error}", self.name);
         let service = client
             .service_builder()
@@ -122,7 +138,7 @@ impl Api {
                 cut.cancel();
             }
         }));
-        for operation in self.operations {
+        for (operation, rule) in self.operations.into_iter().zip(rules) {
             let endpoint = group
                 .endpoint_builder()
                 .name(operation.name)
@@ -133,6 +149,8 @@ impl Api {
             let method = format!("{}.{}", self.group, operation.name).leak();
             let operation = endpoint::Operation {
                 method,
+                rule: rule.into(),
+                guard: guard.clone(),
                 handler: operation.handler,
                 client: client.clone(),
                 token: token.clone(),

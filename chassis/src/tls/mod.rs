@@ -53,6 +53,8 @@ pub enum Invalid {
 const POSTGRES: &[u8] = b"postgresql";
 /// What gRPC's is called.
 const HTTP2: &[u8] = b"h2";
+/// What is asked for keys speaks HTTP's older version.
+const HTTP1: &[u8] = b"http/1.1";
 
 /// The rules of one connection to Postgres.
 pub(crate) fn postgres(settings: &Tls) -> Result<ClientConfig, Invalid> {
@@ -77,6 +79,11 @@ pub(crate) fn grpc(
     identity: Option<&(PathBuf, PathBuf)>,
 ) -> Result<ClientConfig, Invalid> {
     client(Some(trusted(roots)?), true, identity, HTTP2)
+}
+
+/// The rules of one connection to an HTTPS server.
+pub(crate) fn https(roots: &Roots) -> Result<ClientConfig, Invalid> {
+    client(Some(trusted(roots)?), true, None, HTTP1)
 }
 
 fn client(

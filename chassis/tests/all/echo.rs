@@ -30,6 +30,18 @@ impl prost::Name for Text {
     const PACKAGE: &'static str = "test.v1";
 }
 
+/// Who may call what.
+pub(crate) const ACCESS: chassis::auth::Table = &[
+    ("test.v1.Test/Echo", &["customer", "operator"]),
+    ("test.v1.Test/Trace", &["operator"]),
+    ("test.v1.Test/Hold", &["operator"]),
+    ("test.v1.Test/Long", &["operator"]),
+    ("test.v1.Test/Refuse", &["operator"]),
+    ("test.v1.Test/Panic", &["operator"]),
+    ("test.v1.Test/Missing", &["operator"]),
+    ("test.v1.Test/Wait", &["operator"]),
+];
+
 /// What `Hold` waits for: one permit lets one call go.
 pub(crate) type Gate = Arc<Semaphore>;
 

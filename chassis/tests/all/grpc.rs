@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Result;
-use chassis::{grpc, health::Health, listen};
+use chassis::{auth::Guard, grpc, health::Health, listen};
 use harness::eventually;
 use tokio::{sync::Semaphore, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,7 @@ impl Server {
             echo::routes(Arc::clone(&gate)),
             tonic_health::pb::FILE_DESCRIPTOR_SET,
             health.clone(),
+            Guard::off(&[]),
             token.clone(),
         ));
         Ok(Self {

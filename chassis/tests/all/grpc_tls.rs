@@ -4,6 +4,7 @@ use std::{fs, io::ErrorKind, net::SocketAddr, path::PathBuf, sync::Arc, time::Du
 
 use anyhow::{Context as _, Result, ensure};
 use chassis::{
+    auth,
     config::{self, libpq::Roots},
     grpc::{self, Listener, Starting, client::Tls},
     health::Health,
@@ -43,6 +44,7 @@ impl Server {
             echo::routes(Arc::clone(&gate)),
             tonic_health::pb::FILE_DESCRIPTOR_SET,
             Health::new(),
+            auth::Guard::off(&[]),
             token.clone(),
         ));
         let _ends = token.drop_guard();

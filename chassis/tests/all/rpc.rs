@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use async_nats::{Client, HeaderMap, Message};
-use chassis::rpc::Api;
+use chassis::{auth::Guard, rpc::Api};
 use harness::{Nats, eventually};
 use prost::Message as _;
 use serde_json::Value;
@@ -32,7 +32,12 @@ impl Service {
         let client = nats.client().await?;
         let token = CancellationToken::new();
         let gate: Gate = Arc::new(Semaphore::new(0));
-        let mut api = Api::new("test-service", "1.2.3", "what tests call", "test.v1");
+        let mut api = Api::new(
+            "test-service",
+            "1.2.3",
+            "what tests call",
+            ("test.v1", "test.v1.Test"),
+        );
         for operation in [
             "Echo", "Trace", "Hold", "Long", "Refuse", "Panic", "Missing", "Wait",
         ] {
@@ -42,7 +47,11 @@ impl Service {
                 async move { perform(operation, &gate, request).await }
             });
         }
-        let serving = tokio::spawn(api.serve(nats.client().await?, token.clone()));
+        let serving = tokio::spawn(api.serve(
+            nats.client().await?,
+            Guard::off(echo::ACCESS),
+            token.clone(),
+        ));
         let service = Self {
             client,
             gate,

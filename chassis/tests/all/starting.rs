@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use chassis::{
+    auth::Guard,
     grpc::{self, LIVENESS, Starting},
     health::Health,
     listen,
@@ -66,6 +67,7 @@ async fn it_is_alive_and_not_ready_before_its_peers_are_there_and_stays_alive_wi
         echo::routes(Arc::new(Semaphore::new(0))),
         tonic_health::pb::FILE_DESCRIPTOR_SET,
         ready.clone(),
+        Guard::off(&[]),
         CancellationToken::new(),
     ));
     eventually("the server to have taken over", SOON, async || {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use chassis::grpc::MESSAGE_SIZE_MAX;
 use chassis::rpc;
-use proto::customers::v1::customer_service_server::{CustomerService as _, CustomerServiceServer};
+use proto::customers::v1::customer_service_server::{
+    CustomerService as _, CustomerServiceServer, SERVICE_NAME,
+};
 use tonic::service::Routes;
 
 use super::Customers;
@@ -24,7 +26,7 @@ pub fn nats(customers: &Arc<Customers>) -> rpc::Api {
         "customer-service",
         env!("CARGO_PKG_VERSION"),
         "Keeps customers and the credit that their orders reserve",
-        "customers.v1",
+        ("customers.v1", SERVICE_NAME),
     )
     .operation("CreateCustomer", move |request| {
         let customers = Arc::clone(&create);

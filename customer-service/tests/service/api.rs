@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use chassis::auth::Caller;
 use chassis::failure;
 use customer_service::api::Customers;
 use harness::Postgres;
@@ -12,7 +13,7 @@ use proto::customers::v1::{
     ListCustomersResponse,
 };
 use tokio::time::timeout;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::support::{
@@ -25,7 +26,9 @@ async fn create(customers: &Customers, name: &str, limit: i64) -> Result<Custome
         name: name.to_owned(),
         credit_limit: money(limit, "USD"),
     };
-    let created = customers.create_customer(Request::new(request)).await?;
+    let created = customers
+        .create_customer(Caller::Operator.asks(request))
+        .await?;
     Ok(created.into_inner().customer.unwrap())
 }
 
@@ -33,7 +36,9 @@ async fn get(customers: &Customers, customer_id: &str) -> Result<Customer, Statu
     let request = GetCustomerRequest {
         customer_id: customer_id.to_owned(),
     };
-    let found = customers.get_customer(Request::new(request)).await?;
+    let found = customers
+        .get_customer(Caller::Operator.asks(request))
+        .await?;
     Ok(found.into_inner().customer.unwrap())
 }
 
@@ -46,7 +51,9 @@ async fn page(
         page_size,
         page_token: page_token.to_owned(),
     };
-    let listed = customers.list_customers(Request::new(request)).await?;
+    let listed = customers
+        .list_customers(Caller::Operator.asks(request))
+        .await?;
     Ok(listed.into_inner())
 }
 

@@ -210,8 +210,11 @@ async fn nats_requests_about_letters_name_the_service() {
     let desk = Desk::new(&pool).await;
     let event = usd(&Uuid::now_v7().to_string(), 1);
     let ours = desk.letter("customer-service", &event).await;
-    let served = dead_letters::nats(&desk.letters, api::DEAD_LETTERS)
-        .serve(desk.client.clone(), CancellationToken::new());
+    let served = dead_letters::nats(&desk.letters, api::DEAD_LETTERS).serve(
+        desk.client.clone(),
+        chassis::auth::Guard::off(proto::ACCESS),
+        CancellationToken::new(),
+    );
     tokio::spawn(served);
     let mut headers = HeaderMap::new();
     headers.insert("Content-Type", "application/json");

@@ -1,10 +1,11 @@
 //! What clients are told who change a credit limit.
 
+use chassis::auth::Caller;
 use customer_service::api::Customers;
 use deadpool_postgres::Pool;
 use proto::customers::v1::customer_service_server::CustomerService as _;
 use proto::customers::v1::{CreditLimitChanged, Customer, SetCreditLimitRequest};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
@@ -18,7 +19,9 @@ async fn set(pool: &Pool, customer_id: &str, limit: i64, code: &str) -> Result<C
         credit_limit: money(limit, code),
     };
     let customers = Customers::new(pool.clone(), KEPT);
-    let set = customers.set_credit_limit(Request::new(request)).await?;
+    let set = customers
+        .set_credit_limit(Caller::Operator.asks(request))
+        .await?;
     Ok(set.into_inner().customer.unwrap())
 }
 
@@ -114,7 +117,9 @@ async fn a_repeated_change_gets_the_first_answer_and_another_one_is_refused() {
             credit_limit: money(limit, "USD"),
             request_id: request_id.clone(),
         };
-        let set = customers.set_credit_limit(Request::new(request)).await?;
+        let set = customers
+            .set_credit_limit(Caller::Operator.asks(request))
+            .await?;
         Ok::<_, Status>(set.into_inner().customer.unwrap())
     };
     let first = ask(50).await.unwrap();

@@ -1,10 +1,11 @@
 //! A customer that is asked for with an id is made once, and each retry gets the first answer.
 
+use chassis::auth::Caller;
 use customer_service::api::Customers;
 use deadpool_postgres::Pool;
 use proto::customers::v1::customer_service_server::CustomerService as _;
 use proto::customers::v1::{CreateCustomerRequest, Customer, SetCreditLimitRequest};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::support::{KEPT, count, database, database_in, money, postgres};
@@ -16,7 +17,9 @@ async fn create(pool: &Pool, id: &str, name: &str, limit: i64) -> Result<Custome
         request_id: id.to_owned(),
     };
     let customers = Customers::new(pool.clone(), KEPT);
-    let created = customers.create_customer(Request::new(request)).await?;
+    let created = customers
+        .create_customer(Caller::Operator.asks(request))
+        .await?;
     Ok(created.into_inner().customer.unwrap())
 }
 
@@ -27,7 +30,9 @@ async fn set_limit(pool: &Pool, id: &str, customer_id: &str, limit: i64) -> Resu
         request_id: id.to_owned(),
     };
     let customers = Customers::new(pool.clone(), KEPT);
-    customers.set_credit_limit(Request::new(request)).await?;
+    customers
+        .set_credit_limit(Caller::Operator.asks(request))
+        .await?;
     Ok(())
 }
 

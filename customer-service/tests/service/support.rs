@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chassis::auth::Caller;
 use customer_service::api::Customers;
 use customer_service::reactions::Reactions;
 use deadpool_postgres::Pool;
@@ -14,7 +15,6 @@ use proto::customers::v1::{CreateCustomerRequest, Customer};
 use proto::money::v1::Money;
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, Transaction};
-use tonic::Request;
 use uuid::Uuid;
 
 /// For how long answers are kept; no test waits for it.
@@ -70,7 +70,7 @@ pub(crate) async fn customer(pool: &Pool, limit: i64) -> Customer {
         credit_limit: money(limit, "USD"),
     };
     let created = Customers::new(pool.clone(), KEPT)
-        .create_customer(Request::new(request))
+        .create_customer(Caller::Operator.asks(request))
         .await;
     created.unwrap().into_inner().customer.unwrap()
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use chassis::grpc::MESSAGE_SIZE_MAX;
 use chassis::rpc;
-use proto::orders::v1::order_service_server::{OrderService as _, OrderServiceServer};
+use proto::orders::v1::order_service_server::{
+    OrderService as _, OrderServiceServer, SERVICE_NAME,
+};
 use tonic::service::Routes;
 
 use super::Orders;
@@ -24,7 +26,7 @@ pub fn nats(orders: &Arc<Orders>) -> rpc::Api {
         "order-service",
         env!("CARGO_PKG_VERSION"),
         "Takes orders, and tells what became of them",
-        "orders.v1",
+        ("orders.v1", SERVICE_NAME),
     )
     .operation("CreateOrder", move |request| {
         let orders = Arc::clone(&create);

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use chassis::admission::Admission;
+use chassis::auth::Caller;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use mailbox::requests::Key;
 use proto::orders::v1::{CreateOrderResponse, WatchOrderResponse};
@@ -51,10 +52,11 @@ impl Orders {
     pub(super) async fn outcome(
         &self,
         order_id: OrderId,
+        caller: Caller,
         patience: &Patience,
     ) -> Result<Order, Status> {
         let mut watcher = self.hub.watch(order_id).map_err(full)?;
-        let order = self.find(order_id).await?;
+        let order = self.find(order_id, caller).await?;
         match order.state {
             State::Pending => Ok(patience.outcome(order, &mut watcher).await),
             State::Approved | State::Cancelled(_) => Ok(order),
@@ -65,7 +67,7 @@ impl Orders {
     pub(super) async fn place_and_wait(
         &self,
         order: Order,
-        request: Option<&Key>,
+        (request, caller): (Option<&Key>, Caller),
         patience: &Patience,
     ) -> Result<CreateOrderResponse, Status> {
         // Before anything is done: refused afterwards, it would have been placed all the same.
@@ -76,7 +78,7 @@ impl Orders {
         let outcome = match placed {
             Some(first) if first != order.order_id => {
                 drop(watcher);
-                self.outcome(first, patience).await?
+                self.outcome(first, caller, patience).await?
             }
             _ => patience.outcome(order, &mut watcher).await,
         };

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use chassis::auth::Caller;
 use chassis::failure;
 use harness::Postgres;
 use order_service::api::Orders;
@@ -11,7 +12,7 @@ use proto::orders::v1::{
     CreateOrderRequest, ListOrdersRequest, ListOrdersResponse, OrderCreated, OrderState,
 };
 use tokio::time::timeout;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
@@ -31,7 +32,7 @@ async fn page(
         page_token: page_token.to_owned(),
     };
     Ok(orders
-        .list_orders(Request::new(request))
+        .list_orders(Caller::Operator.asks(request))
         .await?
         .into_inner())
 }
@@ -86,7 +87,10 @@ async fn a_wrong_field_is_told_by_name_in_the_message_and_in_the_details() {
         customer_id: Uuid::now_v7().to_string(),
         total: money(0, "USD"),
     };
-    let refused = orders.create_order(Request::new(free)).await.unwrap_err();
+    let refused = orders
+        .create_order(Caller::Operator.asks(free))
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert_eq!(
         refused.message(),

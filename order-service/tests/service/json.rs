@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap};
+use chassis::auth::Guard;
 use harness::{Nats, eventually};
 use order_service::api::{self, Orders};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,11 @@ use crate::support::{KEPT, PATIENCE, database};
 async fn refusals(requests: &[(&str, &str)]) -> Vec<String> {
     let nats = Nats::start().await.unwrap();
     let orders = Arc::new(Orders::new(database().await, PATIENCE, KEPT));
-    let served = api::nats(&orders).serve(nats.client().await.unwrap(), CancellationToken::new());
+    let served = api::nats(&orders).serve(
+        nats.client().await.unwrap(),
+        Guard::off(proto::ACCESS),
+        CancellationToken::new(),
+    );
     tokio::spawn(served);
     let client = nats.client().await.unwrap();
     let answers = async || Ok(refusal(&client, "GetOrder", "{}").await.ok());

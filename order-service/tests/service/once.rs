@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use chassis::auth::Caller;
 use deadpool_postgres::Pool;
 use mailbox::requests;
 use order_service::api::Orders;
 use proto::orders::v1::order_service_server::OrderService as _;
 use proto::orders::v1::{CancelOrderRequest, CreateOrderRequest, Order, OrderState};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 use uuid::{ContextV7, Timestamp, Uuid};
 
 use crate::reactions::reserved;
@@ -26,7 +27,7 @@ async fn create(
         request_id: request_id.to_owned(),
     };
     let orders = Orders::new(pool.clone(), PATIENCE, KEPT);
-    let created = orders.create_order(Request::new(request)).await?;
+    let created = orders.create_order(Caller::Operator.asks(request)).await?;
     Ok(created.into_inner().order.unwrap())
 }
 
@@ -36,7 +37,7 @@ async fn cancel(pool: &Pool, request_id: &str, order_id: &str) -> Result<Order, 
         request_id: request_id.to_owned(),
     };
     let orders = Orders::new(pool.clone(), PATIENCE, KEPT);
-    let cancelled = orders.cancel_order(Request::new(request)).await?;
+    let cancelled = orders.cancel_order(Caller::Operator.asks(request)).await?;
     Ok(cancelled.into_inner().order.unwrap())
 }
 
@@ -206,7 +207,7 @@ async fn answers_are_kept_for_their_time_and_retired_by_partition() {
         total: money(1, "USD"),
         request_id: id,
     };
-    let outcome = orders.create_order(Request::new(request)).await;
+    let outcome = orders.create_order(Caller::Operator.asks(request)).await;
     is_refused(
         outcome.map(|one| one.into_inner().order.unwrap()),
         "too long ago",

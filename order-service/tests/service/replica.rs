@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::auth::Caller;
 use chassis::health::Health;
 use deadpool_postgres::Pool;
 use harness::Nats;
@@ -16,9 +17,9 @@ use proto::orders::v1::order_service_server::OrderService as _;
 use proto::orders::v1::{Order, WatchOrderRequest, WatchOrderResponse};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::Status;
 use tonic::codegen::tokio_stream::StreamExt as _;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
 
 use crate::support::{KEPT, PATIENCE, database};
 
@@ -75,6 +76,7 @@ impl Replica {
             api::grpc(&self.orders),
             proto::orders::v1::DESCRIPTORS,
             Health::new(),
+            chassis::auth::Guard::off(proto::ACCESS),
             self.token.clone(),
         );
         tokio::spawn(served);
@@ -93,7 +95,10 @@ impl Replica {
         let request = WatchOrderRequest {
             order_id: order_id.to_owned(),
         };
-        let watching = self.orders.watch_order(Request::new(request)).await?;
+        let watching = self
+            .orders
+            .watch_order(Caller::Operator.asks(request))
+            .await?;
         Ok(Watching(watching.into_inner()))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chassis::auth::Caller;
 use deadpool_postgres::Pool;
 use harness::Postgres;
 use mailbox::consumer::{Failure, Handler as _};
@@ -14,7 +15,7 @@ use proto::orders::v1::order_service_server::OrderService as _;
 use proto::orders::v1::{CancelOrderRequest, CreateOrderRequest, GetOrderRequest, Order};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, Transaction};
-use tonic::{Request, Status};
+use tonic::Status;
 use uuid::Uuid;
 
 /// How long orders may be pending; no test waits for it.
@@ -77,7 +78,7 @@ pub(crate) async fn create(
         customer_id: customer_id.to_string(),
         total: money(total, "USD"),
     };
-    let created = orders.create_order(Request::new(request)).await?;
+    let created = orders.create_order(Caller::Operator.asks(request)).await?;
     Ok(created.into_inner().order.unwrap())
 }
 
@@ -92,7 +93,7 @@ pub(crate) async fn get(orders: &Orders, order_id: &str) -> Result<Order, Status
         wait: None,
         order_id: order_id.to_owned(),
     };
-    let found = orders.get_order(Request::new(request)).await?;
+    let found = orders.get_order(Caller::Operator.asks(request)).await?;
     Ok(found.into_inner().order.unwrap())
 }
 
@@ -102,7 +103,7 @@ pub(crate) async fn cancel(orders: &Orders, order_id: &str) -> Result<Order, Sta
         request_id: String::new(),
         order_id: order_id.to_owned(),
     };
-    let cancelled = orders.cancel_order(Request::new(request)).await?;
+    let cancelled = orders.cancel_order(Caller::Operator.asks(request)).await?;
     Ok(cancelled.into_inner().order.unwrap())
 }
 

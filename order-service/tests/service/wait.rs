@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use chassis::auth::Caller;
 use harness::eventually;
 use proto::orders::v1::order_service_server::OrderService as _;
 use proto::orders::v1::{CreateOrderRequest, GetOrderRequest, GetOrderResponse, Order, OrderState};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::reactions::reserved;
@@ -31,7 +32,10 @@ fn request(wait: Option<proto::Duration>) -> CreateOrderRequest {
 }
 
 async fn create(replica: &Replica, request: CreateOrderRequest) -> Result<Order, Status> {
-    let created = replica.orders.create_order(Request::new(request)).await?;
+    let created = replica
+        .orders
+        .create_order(Caller::Operator.asks(request))
+        .await?;
     Ok(created.into_inner().order.unwrap())
 }
 
@@ -41,7 +45,7 @@ async fn get(
     wait: Option<proto::Duration>,
 ) -> Result<Order, Status> {
     let order_id = order_id.to_owned();
-    let request = Request::new(GetOrderRequest { order_id, wait });
+    let request = Caller::Operator.asks(GetOrderRequest { order_id, wait });
     let GetOrderResponse { order } = replica.orders.get_order(request).await?.into_inner();
     Ok(order.unwrap())
 }
@@ -99,7 +103,7 @@ async fn a_wait_ends_before_the_calls_own_deadline() {
     let replica = Replica::start(WATCHERS).await;
     let mut client = crate::replica::client(replica.serve().await).await;
     for _ in 0..5 {
-        let mut hurried = Request::new(request(seconds(20)));
+        let mut hurried = Caller::Operator.asks(request(seconds(20)));
         hurried.set_timeout(Duration::from_millis(500));
         let created = client.create_order(hurried).await.unwrap().into_inner();
         assert_eq!(created.order.unwrap().state(), OrderState::Pending);
