@@ -83,6 +83,7 @@ pub(super) const SECTIONS: &[Section] = &[
         &[
             ("seconds", "CDC_RETENTION_SECONDS"),
             ("column", "CDC_RETENTION_COLUMN"),
+            ("function", "CDC_RETENTION_FUNCTION"),
         ],
     ),
     (
@@ -96,6 +97,7 @@ pub(super) const SECTIONS: &[Section] = &[
             ("password_file", "NATS_PASSWORD_FILE"),
             ("token", "NATS_TOKEN"),
             ("token_file", "NATS_TOKEN_FILE"),
+            ("inbox_prefix", "NATS_INBOX_PREFIX"),
             ("tls", "NATS_TLS"),
             ("tls_ca", "NATS_TLS_CA"),
             ("tls_cert", "NATS_TLS_CERT"),
