@@ -79,6 +79,7 @@ pub(crate) struct Client {
     customers: Channel,
     pub(crate) nats: async_nats::Client,
     traceparent: Option<String>,
+    authorization: Option<String>,
 }
 
 impl Client {
@@ -89,7 +90,20 @@ impl Client {
             customers: system.channel(Side::Customers.service())?,
             nats: system.nats().client().await?,
             traceparent: None,
+            authorization: system.issuer().map(|issuer| bearer(&issuer.operator())),
         })
+    }
+
+    /// The same client with another token than an operator's, or none.
+    pub(crate) fn with_token(mut self, token: Option<&str>) -> Self {
+        self.authorization = token.map(bearer);
+        self
+    }
+
+    /// The same client with this header.
+    pub(crate) fn with_authorization(mut self, value: &str) -> Self {
+        self.authorization = Some(value.to_owned());
+        self
     }
 
     /// The same client, whose requests belong to a trace.
@@ -136,6 +150,10 @@ impl Client {
             let value = MetadataValue::try_from(traceparent).context("no header")?;
             request.metadata_mut().insert("traceparent", value);
         }
+        if let Some(authorization) = &self.authorization {
+            let value = MetadataValue::try_from(authorization).context("no header")?;
+            request.metadata_mut().insert("authorization", value);
+        }
         let mut grpc = tonic::client::Grpc::new(channel.clone());
         grpc.ready().await.context("no connection")?;
         let codec = tonic_prost::ProstCodec::<Q, A>::default();
@@ -156,6 +174,9 @@ impl Client {
         headers.insert("Content-Type", content_type);
         if let Some(traceparent) = &self.traceparent {
             headers.insert("traceparent", traceparent.as_str());
+        }
+        if let Some(authorization) = &self.authorization {
+            headers.insert("Authorization", authorization.as_str());
         }
         let sent = self
             .nats
@@ -271,6 +292,10 @@ impl Client {
         })
         .await
     }
+}
+
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
 }
 
 /// A moment, on an idle system; the machine may be busy.

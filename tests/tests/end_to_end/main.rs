@@ -23,4 +23,5 @@ mod retention;
 mod roles;
 mod saga;
 mod shared;
+mod tokens;
 mod watch;

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::LazyLock;
 
 use futures_util::FutureExt;
-use harness::System;
+use harness::{Builder, System};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 
@@ -14,11 +14,22 @@ static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Runtime::new().expect("a runtime can be started"));
 static SYSTEM: OnceCell<System> = OnceCell::const_new();
 
+static WITH_TOKENS: OnceCell<System> = OnceCell::const_new();
+
 /// Runs a claim on the shared system, beside others. If it fails, shows the ends of the logs.
 pub(crate) fn on_shared_system(claim: impl AsyncFnOnce(&System)) {
+    on(&SYSTEM, System::builder(), claim);
+}
+
+/// The same on one whose services ask for tokens.
+pub(crate) fn on_system_with_tokens(claim: impl AsyncFnOnce(&System)) {
+    on(&WITH_TOKENS, System::builder().tokens(), claim);
+}
+
+fn on(shared: &OnceCell<System>, builder: Builder, claim: impl AsyncFnOnce(&System)) {
     RUNTIME.block_on(async {
-        let system = SYSTEM
-            .get_or_init(async || System::start().await.expect("the system starts"))
+        let system = shared
+            .get_or_init(async || builder.start().await.expect("the system starts"))
             .await;
         if let Err(panic) = AssertUnwindSafe(claim(system)).catch_unwind().await {
             for process in system.processes() {
