@@ -17,15 +17,30 @@ mod lease;
 /// time anyway; to tell early lets their callers go elsewhere.
 const POOL_WAIT: Duration = Duration::from_secs(2);
 
+/// Requests that may wait, for each connection there is. Together they are served within a fraction of a
+/// second; where more came than that, all would wait until nobody waits for their answers, and what was begun
+/// for them would be thrown away, with its connection: far more than is served would be refused in the end.
+const WAITING_PER_CONNECTION: usize = 16;
+
 const UNAVAILABLE: &str = "the database does not answer in time: nothing was done; try again later";
+const BUSY: &str = "too many requests wait for the database: nothing was done; try again later";
 const UNKNOWN_OUTCOME: &str = "the database went away while the change was being committed: \
                                look whether it was made before trying again";
 const INTERNAL: &str = "the request failed in a way that trying again does not mend; \
                         the service's log says why";
 
-/// A connection, or `UNAVAILABLE` when there is none within a bounded time. Give it back by
-/// [`Lease::release`] when its statements have been answered.
+/// A connection for a request, or `UNAVAILABLE`: at once where too many wait already, and else when there is
+/// none within a bounded time. Give it back by [`Lease::release`] when its statements have been answered.
 pub async fn connection(pool: &Pool) -> Result<Lease, Status> {
+    let status = pool.status();
+    if status.waiting >= status.max_size * WAITING_PER_CONNECTION {
+        return Err(Status::unavailable(BUSY));
+    }
+    own_connection(pool).await
+}
+
+/// The same for the service's own work, which is not refused because requests are waiting.
+pub async fn own_connection(pool: &Pool) -> Result<Lease, Status> {
     match timeout(POOL_WAIT, pool.get()).await {
         Ok(Ok(connection)) => Ok(Lease::new(connection)),
         Ok(Err(error)) => {

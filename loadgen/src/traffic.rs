@@ -122,11 +122,19 @@ impl Traffic {
     ) -> Result<()> {
         let operation = arrival.operation;
         self.record.sent(operation, due, Instant::now());
+        let until = due + self.request_timeout;
+        let within = until.saturating_duration_since(Instant::now());
         let answer = match operation {
-            Operation::Create => self.create(&arrival, due, trackers).await,
-            Operation::Get => self.get(self.shop.some_order(arrival.luck), None).await,
-            Operation::Cancel => self.cancel(self.shop.some_order(arrival.luck)).await,
-            Operation::Watch => self.watch(self.shop.last_order()).await,
+            Operation::Create => self.create(&arrival, (due, within), trackers).await,
+            Operation::Get => {
+                self.get(self.shop.some_order(arrival.luck), None, within)
+                    .await
+            }
+            Operation::Cancel => {
+                self.cancel(self.shop.some_order(arrival.luck), within)
+                    .await
+            }
+            Operation::Watch => self.watch(self.shop.last_order(), within).await,
         };
         let code = answer.err().map_or(Code::Ok, |status| status.code());
         self.record.answered(operation, due, Instant::now(), code);
@@ -137,14 +145,14 @@ impl Traffic {
     async fn create(
         self: &Arc<Self>,
         arrival: &Arrival,
-        due: Instant,
+        (due, within): (Instant, Duration),
         trackers: Arc<Semaphore>,
     ) -> Result<(), Status> {
         let request = self.shop.order(arrival.customer);
         let subject = "orders.v1.CreateOrder";
         let created: CreateOrderResponse = match self
             .services
-            .ask(Lane::Load, subject, request, self.request_timeout)
+            .ask(Lane::Load, subject, request, within)
             .await
         {
             Ok(created) => created,
@@ -168,17 +176,22 @@ impl Traffic {
         Ok(())
     }
 
-    async fn get(&self, order_id: String, wait: Option<WireDuration>) -> Result<(), Status> {
+    async fn get(
+        &self,
+        order_id: String,
+        wait: Option<WireDuration>,
+        within: Duration,
+    ) -> Result<(), Status> {
         let request = GetOrderRequest { order_id, wait };
         let subject = "orders.v1.GetOrder";
         let _: GetOrderResponse = self
             .services
-            .ask(Lane::Load, subject, request, self.request_timeout)
+            .ask(Lane::Load, subject, request, within)
             .await?;
         Ok(())
     }
 
-    async fn cancel(&self, order_id: String) -> Result<(), Status> {
+    async fn cancel(&self, order_id: String, within: Duration) -> Result<(), Status> {
         let request = CancelOrderRequest {
             order_id,
             request_id: Uuid::now_v7().to_string(),
@@ -186,25 +199,25 @@ impl Traffic {
         let subject = "orders.v1.CancelOrder";
         let _: CancelOrderResponse = self
             .services
-            .ask(Lane::Load, subject, request, self.request_timeout)
+            .ask(Lane::Load, subject, request, within)
             .await?;
         Ok(())
     }
 
-    async fn watch(&self, order_id: String) -> Result<(), Status> {
+    async fn watch(&self, order_id: String, within: Duration) -> Result<(), Status> {
         let request = WatchOrderRequest {
             order_id: order_id.clone(),
         };
         let watched = async {
             let Some(stream) = self.services.watch(request).await else {
-                let wait = self.request_timeout.min(OUTCOME_WAIT);
-                return self.get(order_id, Some(wire(wait))).await;
+                let wait = within.min(OUTCOME_WAIT);
+                return self.get(order_id, Some(wire(wait)), within).await;
             };
             let mut stream = stream?;
             while stream.message().await?.is_some() {}
             Ok(())
         };
-        match timeout(self.request_timeout, watched).await {
+        match timeout(within, watched).await {
             Ok(ended) => ended,
             Err(_) => Err(Status::deadline_exceeded("no outcome in time")),
         }

@@ -51,7 +51,7 @@ pub async fn run(pool: Pool, token: CancellationToken) {
 }
 
 async fn sweep(pool: &Pool) -> Result<usize, Status> {
-    let mut connection = failure::connection(pool).await?;
+    let mut connection = failure::own_connection(pool).await?;
     let outcome = time_out(&mut connection, store::now()).await;
     connection.release();
     let cancelled = outcome?;

@@ -9,7 +9,7 @@ use proto::orders::v1::{WatchOrderRequest, WatchOrderResponse};
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::Lane;
@@ -85,8 +85,8 @@ impl Channels {
         let codec = ProstCodec::<Q, A>::default();
         let mut request = Request::new(request);
         request.set_timeout(within);
-        let answer = client.unary(request, path, codec).await?;
-        Ok(answer.into_inner())
+        let answer = client.unary(request, path, codec).await;
+        answer.map(Response::into_inner).map_err(by_name)
     }
 
     pub(super) async fn watch(
@@ -118,5 +118,13 @@ impl Channels {
         let ready = client.ready().await;
         ready.map_err(|error| Status::unavailable(format!("not connected: {error:?}")))?;
         Ok((client, path))
+    }
+}
+
+/// tonic's own timer, by which a call ends here, says that it was cancelled.
+fn by_name(status: Status) -> Status {
+    match (status.code(), status.message()) {
+        (Code::Cancelled, "Timeout expired") => Status::deadline_exceeded("no answer in time"),
+        _ => status,
     }
 }

@@ -90,7 +90,7 @@ fn report(unreadable: &[(OrderId, store::Error)]) {
 }
 
 async fn settled(pool: &Pool, taken: &[OrderId]) -> Result<Settled, Status> {
-    let connection = failure::connection(pool).await?;
+    let connection = failure::own_connection(pool).await?;
     let found = store::settled(&connection, taken).await;
     connection.release();
     found.map_err(|error| match error {
