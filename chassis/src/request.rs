@@ -11,6 +11,11 @@ use tonic::Code;
 /// Tells the metrics' meanings to who scrapes them.
 pub(crate) fn describe() {
     describe_gauge!("rpc_requests_in_flight", "Requests in progress");
+    describe_gauge!("grpc_connections", "Connections of gRPC clients");
+    describe_counter!(
+        "grpc_connections_refused_total",
+        "Connections that were closed because all places were taken"
+    );
     describe_counter!("rpc_requests_total", "Requests finished, by status code");
     describe_histogram!(
         "rpc_request_duration_seconds",

@@ -20,7 +20,12 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tonic::transport::server::TcpIncoming;
 
-use super::{KEEPALIVE_EVERY, connection::Connection, refused};
+use super::{
+    KEEPALIVE_EVERY,
+    connection::Connection,
+    places::{Admitted, Places},
+    refused,
+};
 use crate::{
     config::{self, set},
     listen,
@@ -84,6 +89,7 @@ impl Listener {
             handshakes: JoinSet::new(),
             begun: VecDeque::new(),
             pause: None,
+            places: Places::new(),
         }
     }
 }
@@ -122,6 +128,7 @@ pub(super) struct Incoming {
     /// In the order in which they began; ended ones are cleared away now and then.
     begun: VecDeque<AbortHandle>,
     pause: Option<Pin<Box<Sleep>>>,
+    places: Places,
 }
 
 impl Incoming {
@@ -158,6 +165,29 @@ impl Incoming {
             }
         }
     }
+
+    /// The next one whose handshake is done.
+    fn poll_connection(&mut self, context: &mut Context<'_>) -> Poll<Option<Connection>> {
+        let Some(identity) = self.identity.clone() else {
+            let accepted = ready!(self.poll_accept(context));
+            return Poll::Ready(accepted.map(Connection::Plain));
+        };
+        loop {
+            while let Poll::Ready(accepted) = self.poll_accept(context) {
+                match accepted {
+                    Some(stream) => self.begin(stream, &identity),
+                    None => return Poll::Ready(None),
+                }
+            }
+            match self.handshakes.poll_join_next(context) {
+                Poll::Ready(Some(Ok(Some(connection)))) => {
+                    return Poll::Ready(Some(connection));
+                }
+                Poll::Ready(Some(_)) => {}
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
 }
 
 /// Whether it is the end of that one connection alone.
@@ -170,29 +200,16 @@ fn is_of_one(error: &io::Error) -> bool {
 }
 
 impl Stream for Incoming {
-    type Item = io::Result<Connection>;
+    type Item = io::Result<Admitted>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
-        let Some(identity) = this.identity.clone() else {
-            let accepted = ready!(this.poll_accept(context));
-            return Poll::Ready(accepted.map(|stream| Ok(Connection::Plain(stream))));
-        };
-        loop {
-            while let Poll::Ready(accepted) = this.poll_accept(context) {
-                match accepted {
-                    Some(stream) => this.begin(stream, &identity),
-                    None => return Poll::Ready(None),
-                }
-            }
-            match this.handshakes.poll_join_next(context) {
-                Poll::Ready(Some(Ok(Some(connection)))) => {
-                    return Poll::Ready(Some(Ok(connection)));
-                }
-                Poll::Ready(Some(_)) => {}
-                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+        while let Some(connection) = ready!(self.poll_connection(context)) {
+            match self.places.admit(connection) {
+                Some(admitted) => return Poll::Ready(Some(Ok(admitted))),
+                None => refused::full(self.places.max),
             }
         }
+        Poll::Ready(None)
     }
 }
 

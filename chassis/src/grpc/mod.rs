@@ -10,6 +10,7 @@ mod descriptors;
 mod listener;
 mod observe;
 mod observed_body;
+mod places;
 mod refused;
 mod starting;
 

@@ -1,4 +1,4 @@
-//! Handshakes that failed: all are counted by their reason, and one a second is logged, since a scanner
+//! Connections that were refused, and handshakes that failed: all are counted by their reason, and one a second is logged, since a scanner
 //! makes many.
 
 use std::{
@@ -33,6 +33,17 @@ pub(super) fn count(reason: &'static str) {
     );
     metrics::counter!("tls_handshakes_failed_total", "server" => "grpc", "reason" => reason)
         .increment(1);
+}
+
+/// A connection for which there is no place.
+pub(super) fn full(max: usize) {
+    metrics::counter!("grpc_connections_refused_total").increment(1);
+    if is_time_to_log() {
+        tracing::warn!(
+            max,
+            "gRPC: all connections are taken, and one more was closed"
+        );
+    }
 }
 
 fn is_time_to_log() -> bool {
