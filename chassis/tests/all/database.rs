@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use chassis::{config, database, health::Health};
+use chassis::{config, database, failure, health::Health};
+use futures_util::poll;
 use harness::{Postgres, eventually};
 use refinery::{Migration, Runner};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -214,4 +216,30 @@ async fn the_pool_outlives_a_restart_of_postgres() -> Result<()> {
         Ok(Some(()))
     })
     .await
+}
+
+#[tokio::test]
+async fn when_too_many_wait_one_more_is_refused_at_once() -> Result<()> {
+    let postgres = Postgres::start().await?;
+    let pool = database::connect(&config(&postgres.url("postgres"), 1), "tests").await?;
+    let held = failure::connection(&pool).await?;
+    let mut waiting: Vec<_> = (0..16)
+        .map(|_| Box::pin(failure::connection(&pool)))
+        .collect();
+    for one in &mut waiting {
+        assert!(poll!(one).is_pending());
+    }
+    let refused = failure::connection(&pool).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains("too many requests"), "{refused}");
+    // The service's own work waits its turn.
+    let mut own = Box::pin(failure::own_connection(&pool));
+    assert!(poll!(&mut own).is_pending());
+    held.release();
+    for one in waiting {
+        one.await?.release();
+    }
+    own.await?.release();
+    failure::connection(&pool).await?.release();
+    Ok(())
 }
