@@ -44,6 +44,10 @@ const COUNTS: [f64; 12] = [
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0,
 ];
 
+/// Goes before `LOG_FILTER`: at finer levels this module of the client's logs servers with their URLs, and in
+/// these a password may stand.
+const SHOWS_PASSWORDS: &str = "async_nats::connector=info";
+
 /// Keeps telemetry alive: sends the spans that wait when it is dropped. Hold it until the end of
 /// `main`.
 #[derive(Debug)]
@@ -80,7 +84,8 @@ pub fn init(config: &config::Telemetry, service: &'static str) -> anyhow::Result
 
     let filter = EnvFilter::builder()
         .parse(&config.log_filter)
-        .with_context(|| format!("LOG_FILTER {:?}", config.log_filter))?;
+        .with_context(|| format!("LOG_FILTER {:?}", config.log_filter))?
+        .add_directive(SHOWS_PASSWORDS.parse().context("a directive of ours")?);
     let traces = tracing_opentelemetry::layer()
         .with_tracer(spans.tracer(service))
         .with_filter(filter_fn(is_traced).with_max_level_hint(LevelFilter::INFO));
@@ -91,7 +96,9 @@ pub fn init(config: &config::Telemetry, service: &'static str) -> anyhow::Result
         .context("telemetry is installed already")?;
     panic::set_hook(Box::new(|panic| {
         let backtrace = Backtrace::capture();
-        tracing::error!(%panic, %backtrace, "a thread or task panicked");
+        // As text that is quoted, since it may hold what a caller sent.
+        let panic = panic.to_string();
+        tracing::error!(panic, %backtrace, "a thread or task panicked");
     }));
 
     let metrics = recorder()?;
@@ -123,7 +130,7 @@ where
             let lines = tracing_subscriber::fmt::format().with_ansi(colours);
             layer
                 .with_ansi(colours)
-                .event_format(format::Traced::text(lines))
+                .event_format(format::Traced::text(lines, colours))
                 .boxed()
         }
         config::LogFormat::Json => layer
