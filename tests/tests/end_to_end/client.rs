@@ -71,6 +71,9 @@ impl Failure {
     }
 }
 
+/// What both services serve, over NATS under their names.
+const LETTERS: &str = "dead_letters.v1.DeadLetterService";
+
 /// A client; clones share its connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
@@ -138,10 +141,11 @@ impl Client {
         Q: prost::Message + 'static,
         A: prost::Message + Default + 'static,
     {
-        let (service, channel) = if operation.starts_with("orders.") {
-            ("orders.v1.OrderService", &self.orders)
-        } else {
-            ("customers.v1.CustomerService", &self.customers)
+        let (service, channel) = match operation.rsplit_once('.').unwrap_or_default().0 {
+            "orders.v1" => ("orders.v1.OrderService", &self.orders),
+            "dead_letters.v1.order-service" => (LETTERS, &self.orders),
+            "dead_letters.v1.customer-service" => (LETTERS, &self.customers),
+            _ => ("customers.v1.CustomerService", &self.customers),
         };
         let method = operation.rsplit('.').next().unwrap_or_default();
         let path = PathAndQuery::try_from(format!("/{service}/{method}")).context("no path")?;

@@ -16,7 +16,11 @@ use proto::orders::v1::OrderCreated;
 use uuid::Uuid;
 
 /// As the service's consumer would have written it; returns its sequence.
-async fn letter<M: Message + Name>(system: &System, side: Side, event: &M) -> Result<u64> {
+pub(crate) async fn letter<M: Message + Name>(
+    system: &System,
+    side: Side,
+    event: &M,
+) -> Result<u64> {
     let mut headers = HeaderMap::new();
     headers.insert("Dead-Letter-Durable", side.service());
     headers.insert("Dead-Letter-Reason", "a reason");

@@ -3,6 +3,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // The test harness shows it with a failure.
 
+mod abuse;
 mod cancel;
 mod client;
 mod crash;

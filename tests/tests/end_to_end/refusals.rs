@@ -18,7 +18,7 @@ use crate::client::{Client, Refusal, Transport, euros, money};
 use crate::shared::on_shared_system;
 
 /// Asserts that a request is refused as INVALID_ARGUMENT, in the transport's way, for a field.
-fn assert_names(refusal: &Refusal, transport: Transport, field: &str) {
+pub(crate) fn assert_names(refusal: &Refusal, transport: Transport, field: &str) {
     let context = format!("{transport:?}: {refusal:?}, which should name {field}");
     assert_eq!(refusal.code, "INVALID_ARGUMENT", "{context}");
     let why = refusal.message.strip_prefix(&format!("{field}: "));
@@ -40,7 +40,7 @@ where
     }
 }
 
-async fn every_client(system: &System) -> Vec<Client> {
+pub(crate) async fn every_client(system: &System) -> Vec<Client> {
     let mut clients = Vec::new();
     for transport in Transport::ALL {
         clients.push(Client::new(system, transport).await.expect("a client"));
