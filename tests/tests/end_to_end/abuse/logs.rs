@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use async_nats::jetstream;
 use harness::{Process, Role, Side, System, eventually};
 use proto::dead_letters::v1::{DiscardDeadLettersRequest, DiscardDeadLettersResponse};
 use proto::orders::v1::OrderCreated;
@@ -58,6 +59,19 @@ async fn provoke(system: &System, side: Side) -> Result<()> {
     let operation = format!("dead_letters.v1.{}.DiscardDeadLetters", side.service());
     let done: DiscardDeadLettersResponse = client.call(&operation, &discard).await?;
     ensure!(done.discarded == [sequence], "{done:?}");
+    // The reason becomes a header, as one line.
+    let jetstream = jetstream::new(client.nats.clone());
+    let stream = jetstream.get_stream("DISCARDED_LETTERS").await?;
+    let last = stream.cached_info().state.last_sequence;
+    let kept = stream.get_raw_message(last).await?;
+    let reason = kept
+        .headers
+        .get("Dead-Letter-Discard-Reason")
+        .context("no reason")?;
+    ensure!(
+        reason.as_str() == discard.reason.replace(['\r', '\n'], " "),
+        "{reason:?}"
+    );
     let service = system.database_as(side, Role::Service).await?;
     let row = "INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers) \
                VALUES ($1::text::uuid, 'order', $2, $3, 'x', $4::text::jsonb)";

@@ -5,6 +5,8 @@ use harness::{Side, System};
 use prost::DecodeError;
 use prost::encoding::{DecodeContext, WireType, skip_field};
 use proto::customers::v1::{CreateCustomerRequest, CreateCustomerResponse};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::client::{Client, Transport, euros};
 use crate::shared::on_shared_system;
@@ -188,6 +190,26 @@ fn what_is_too_large_is_refused_and_costs_little() {
             }
         }
         bounded(system, before);
+    });
+}
+
+#[test]
+fn a_payload_beyond_the_servers_limit_ends_its_connection_alone() {
+    on_shared_system(async |system| {
+        // The client library would not send it.
+        let mut raw = TcpStream::connect(("127.0.0.1", system.nats().port()))
+            .await
+            .unwrap();
+        let sent = b"CONNECT {\"verbose\":false}\r\nPUB orders.v1.GetOrder 16777216\r\n";
+        raw.write_all(sent).await.unwrap();
+        let mut said = Vec::new();
+        // It may be cut off while it is told so.
+        let _ended = raw.read_to_end(&mut said).await;
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("Maximum Payload Violation"), "{said}");
+        let client = Client::new(system, Transport::NatsJson).await.unwrap();
+        let refusal = client.get_order("17").await.unwrap_err().refusal();
+        assert_eq!(refusal.code, "INVALID_ARGUMENT");
     });
 }
 
