@@ -34,6 +34,8 @@ const GROUPS_AT_ONCE: usize = 2;
 /// One transaction's locks and memory are bounded; beyond this nothing is gained.
 const GROUP_MAX: usize = 128;
 
+const TOGETHER: &str = "orders_placed_together";
+
 const UNKNOWN_OUTCOME: &str =
     "placing the order was broken off: look whether it was placed before trying again";
 
@@ -70,6 +72,11 @@ pub(crate) struct Placing {
 
 impl Placing {
     pub(crate) fn new(pool: Pool) -> Self {
+        metrics::describe_histogram!(
+            TOGETHER,
+            metrics::Unit::Count,
+            "Orders that were placed in one transaction"
+        );
         let queue = Arc::default();
         Self { pool, queue }
     }

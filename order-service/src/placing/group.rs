@@ -17,7 +17,7 @@ use crate::{once, store, wire};
 /// Places all of `group`, and answers each. When nobody waits for an answer any more, the connection is freed of
 /// what runs on it.
 pub(super) async fn place(pool: Pool, group: Vec<Waiting>) {
-    metrics::histogram!("orders_placed_together").record(group.len() as f64);
+    metrics::histogram!(super::TOGETHER).record(group.len() as f64);
     let left: Vec<_> = group.iter().map(|waiting| waiting.left.clone()).collect();
     let all_left = async {
         for left in left {
