@@ -9,6 +9,7 @@ use clap::{Args, Parser, ValueEnum};
 use serde::Serialize;
 
 use crate::mix::Mix;
+use crate::reach::caller::Caller;
 use crate::schedule::{ArrivalKind, Profile, Stage};
 use crate::slo::Slo;
 use crate::value::{rate, share, time};
@@ -134,6 +135,8 @@ pub(crate) struct Connection {
     /// gRPC connections that the requests are spread over; each carries 256 at a time
     #[arg(long, default_value = "4", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) connections: u16,
+    #[command(flatten)]
+    pub(crate) caller: Caller,
     #[command(flatten, next_help_heading = "NATS")]
     pub(crate) nats: config::Nats,
 }

@@ -16,6 +16,7 @@ use crate::letters::LettersCommand;
 use crate::order::OrderCommand;
 use crate::reach::address::Address;
 use crate::reach::tls::Tls;
+use crate::reach::token::Token;
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -132,6 +133,8 @@ pub(crate) struct Connection {
     #[arg(id = "SHOP_TIMEOUT", long = "timeout", env = "SHOP_TIMEOUT", value_name = "TIME",
           default_value = "10s", value_parser = time)]
     pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) token: Token,
     #[command(flatten, next_help_heading = "TLS of gRPC")]
     pub(crate) tls: Tls,
     #[command(flatten, next_help_heading = "NATS")]

@@ -6,6 +6,7 @@
 //! repeat a secret, and what may carry one is marked `hide_env_values`.
 
 mod auth;
+mod bearer;
 mod grpc;
 pub mod libpq;
 mod nats;
@@ -20,6 +21,7 @@ use clap::{Args, ValueEnum};
 
 pub use self::{
     auth::{Auth, AuthMode, Jwks},
+    bearer::bearer,
     grpc::Grpc,
     nats::{Nats, NatsTls},
     password::PasswordFile,

@@ -8,11 +8,13 @@ use prost::Message;
 use proto::orders::v1::{WatchOrderRequest, WatchOrderResponse};
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::Lane;
+use super::caller::Caller;
 use crate::cli::Connection;
 
 /// A host that does not exist is noticed after this.
@@ -25,6 +27,7 @@ pub(crate) struct Channels {
     orders: Pool,
     tracking: Pool,
     customers: Pool,
+    authorization: Option<AsciiMetadataValue>,
 }
 
 /// Connections to one service, taken in turn.
@@ -35,10 +38,15 @@ struct Pool {
 }
 
 impl Pool {
-    fn new(address: &str, connections: usize) -> Result<Self> {
+    fn new(address: &str, connections: usize, caller: &Caller) -> Result<Self> {
         let endpoint = endpoint(address)?;
+        let tls = caller.tls(address)?;
+        let connect = |_| match &tls {
+            Some(tls) => tls.clone().channel(&endpoint),
+            None => endpoint.connect_lazy(),
+        };
         Ok(Self {
-            channels: (0..connections).map(|_| endpoint.connect_lazy()).collect(),
+            channels: (0..connections).map(connect).collect(),
             next: AtomicUsize::new(0),
         })
     }
@@ -63,11 +71,29 @@ fn endpoint(address: &str) -> Result<Endpoint> {
 impl Channels {
     pub(super) fn new(connection: &Connection) -> Result<Self> {
         let connections = usize::from(connection.connections);
+        let caller = &connection.caller;
+        let authorization = caller.authorization()?;
+        let authorization = authorization.map(|header| header.expose().parse());
+        let mut authorization: Option<AsciiMetadataValue> =
+            authorization.transpose().context("the token")?;
+        if let Some(header) = &mut authorization {
+            header.set_sensitive(true);
+        }
         Ok(Self {
-            orders: Pool::new(&connection.orders, connections)?,
-            tracking: Pool::new(&connection.orders, TRACKING_CONNECTIONS)?,
-            customers: Pool::new(&connection.customers, connections)?,
+            orders: Pool::new(&connection.orders, connections, caller)?,
+            tracking: Pool::new(&connection.orders, TRACKING_CONNECTIONS, caller)?,
+            customers: Pool::new(&connection.customers, connections, caller)?,
+            authorization,
         })
+    }
+
+    fn request<Q>(&self, message: Q) -> Request<Q> {
+        let mut request = Request::new(message);
+        if let Some(header) = &self.authorization {
+            let metadata = request.metadata_mut();
+            metadata.insert("authorization", header.clone());
+        }
+        request
     }
 
     pub(super) async fn ask<Q, A>(
@@ -83,7 +109,7 @@ impl Channels {
     {
         let (mut client, path) = self.ready(lane, subject).await?;
         let codec = ProstCodec::<Q, A>::default();
-        let mut request = Request::new(request);
+        let mut request = self.request(request);
         request.set_timeout(within);
         let answer = client.unary(request, path, codec).await;
         answer.map(Response::into_inner).map_err(by_name)
@@ -96,7 +122,7 @@ impl Channels {
         let (mut client, path) = self.ready(Lane::Load, "orders.v1.WatchOrder").await?;
         let codec = ProstCodec::<WatchOrderRequest, WatchOrderResponse>::default();
         let answer = client
-            .server_streaming(Request::new(request), path, codec)
+            .server_streaming(self.request(request), path, codec)
             .await?;
         Ok(answer.into_inner())
     }

@@ -1,7 +1,6 @@
 //! A request to its answer, over gRPC or NATS, once: what is tried again here would hide what the services do.
-//!
-//! Credentials and TLS belong into `grpc::endpoint` and `Services::ask`, the two places that all requests pass.
 
+pub(crate) mod caller;
 mod grpc;
 mod nats;
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
+use chassis::config::Secret;
 use prost::Message;
 use tonic::{Code, Status};
 
@@ -12,12 +13,19 @@ use crate::cli::Connection;
 
 /// A connection that restores itself.
 #[derive(Debug)]
-pub(crate) struct Nats(Client);
+pub(crate) struct Nats {
+    client: Client,
+    authorization: Option<Secret>,
+}
 
 impl Nats {
     pub(super) async fn connect(connection: &Connection, within: Duration) -> Result<Self> {
         let client = chassis::nats::connect_within(&connection.nats, "loadgen", within).await?;
-        Ok(Self(client))
+        let authorization = connection.caller.authorization()?;
+        Ok(Self {
+            client,
+            authorization,
+        })
     }
 
     pub(super) async fn ask<Q, A>(
@@ -32,11 +40,14 @@ impl Nats {
     {
         let mut headers = HeaderMap::new();
         headers.insert("Content-Type", "application/protobuf");
+        if let Some(header) = &self.authorization {
+            headers.insert("Authorization", header.expose());
+        }
         let request = Request::new()
             .headers(headers)
             .payload(request.encode_to_vec().into())
             .timeout(Some(within));
-        let reply = match self.0.send_request(subject, request).await {
+        let reply = match self.client.send_request(subject, request).await {
             Ok(reply) => reply,
             Err(error) => {
                 return Err(match error.kind() {

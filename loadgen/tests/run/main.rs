@@ -6,6 +6,7 @@ mod books;
 mod omission;
 mod report;
 mod schema;
+mod tokens;
 
 use std::path::PathBuf;
 use std::process::Stdio;

@@ -7,6 +7,7 @@ pub(crate) mod address;
 mod grpc;
 mod nats;
 pub(crate) mod tls;
+pub(crate) mod token;
 
 use std::time::Duration;
 
@@ -77,7 +78,7 @@ pub(crate) struct Services {
 
 #[derive(Debug)]
 enum Transport {
-    Grpc(grpc::Channels),
+    Grpc(Box<grpc::Channels>),
     Nats(nats::Nats),
 }
 
@@ -151,7 +152,7 @@ impl Missed {
 impl Services {
     pub(crate) async fn reach(settings: &Connection, via: Via) -> Result<Self, Failure> {
         let transport = match via {
-            Via::Grpc => Transport::Grpc(grpc::Channels::new(settings)?),
+            Via::Grpc => Transport::Grpc(Box::new(grpc::Channels::new(settings)?)),
             Via::Nats => Transport::Nats(nats::Nats::connect(settings).await?),
         };
         Ok(Self {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
+use chassis::config::Secret;
 use prost::Message;
 
 use super::{Missed, process};
@@ -19,14 +20,20 @@ const MARGIN: Duration = Duration::from_millis(50);
 pub(super) struct Nats {
     client: Client,
     url: String,
+    authorization: Option<Secret>,
 }
 
 impl Nats {
     pub(super) async fn connect(settings: &Connection) -> Result<Self, Failure> {
+        let authorization = settings.token.authorization()?;
         let url = settings.nats.url.to_string();
         let client =
             chassis::nats::connect_within(&settings.nats, "shop", settings.timeout).await?;
-        Ok(Self { client, url })
+        Ok(Self {
+            client,
+            url,
+            authorization,
+        })
     }
 
     pub(super) async fn ask<Q, A>(
@@ -41,6 +48,9 @@ impl Nats {
     {
         let mut headers = HeaderMap::new();
         headers.insert("Content-Type", PROTOBUF);
+        if let Some(header) = &self.authorization {
+            headers.insert("Authorization", header.expose());
+        }
         let request = Request::new()
             .headers(headers)
             .payload(request.encode_to_vec().into())

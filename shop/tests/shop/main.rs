@@ -8,4 +8,5 @@ mod forms;
 mod letters;
 mod refusals;
 mod tls;
+mod tokens;
 mod world;
