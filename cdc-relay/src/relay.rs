@@ -181,7 +181,8 @@ async fn session(
     show_path(&truth);
     ready.set(true);
 
-    let mut appender = Appender::after(nats.clone(), &truth);
+    let appender = Appender::after(nats.clone(), &truth);
+    let mut appender = appender.taking(config.stream.transactions);
     if std::mem::take(&mut known.careful) {
         appender.be_careful();
     }

@@ -9,9 +9,10 @@ use std::sync::{
 };
 
 use anyhow::Result;
+use futures_util::StreamExt as _;
 use harness::eventually;
 use rig::{DATABASE, Rig, SOON, load};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 
 /// Writers that go on until they are stopped.
 struct Load {
@@ -58,6 +59,36 @@ async fn a_relay_killed_again_and_again_repeats_nothing_and_loses_nothing() -> R
     let committed = load.stop().await;
     let stored = rig.settled().await?;
     assert_eq!(stored.len() as u64, committed);
+    Ok(())
+}
+
+#[tokio::test]
+async fn transactions_that_may_appear_apart_are_stored_once_and_in_order_all_the_same() -> Result<()>
+{
+    let rig = Rig::start().await?;
+    let mut sent = rig.nats.client().await?.subscribe("events.>").await?;
+    let relay = rig.relay_with("relay", &[("CDC_TRANSACTIONS", "apart")])?;
+    relay.wait_ready().await?;
+    let load = Load::start(&rig);
+    for round in 0..4 {
+        grown(&rig, 300 + 500 * (round % 3)).await?;
+        relay.kill().await?;
+        relay.start_again()?;
+    }
+    let committed = load.stop().await;
+    let stored = rig.settled().await?;
+    assert_eq!(stored.len() as u64, committed);
+    // As they were sent: the second row of a transaction, in no batch that appears at once.
+    let apart = async {
+        loop {
+            let message = sent.next().await.expect("NATS is there");
+            let headers = message.headers.unwrap_or_default();
+            if message.payload.ends_with(b"-2") && headers.get("Nats-Batch-Id").is_none() {
+                break;
+            }
+        }
+    };
+    timeout(SOON, apart).await.expect("transactions go apart");
     Ok(())
 }
 

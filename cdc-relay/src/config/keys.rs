@@ -50,6 +50,7 @@ pub(super) const SECTIONS: &[Section] = &[
             ("replicas", "CDC_STREAM_REPLICAS"),
             ("storage", "CDC_STREAM_STORAGE"),
             ("retention", "CDC_STREAM_RETENTION"),
+            ("transactions", "CDC_TRANSACTIONS"),
             ("max_age_seconds", "CDC_STREAM_MAX_AGE_SECONDS"),
             ("max_bytes", "CDC_STREAM_MAX_BYTES"),
             ("discard", "CDC_STREAM_DISCARD"),

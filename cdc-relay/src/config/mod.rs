@@ -33,7 +33,7 @@ pub use self::{
     retention::Retention,
     source::{Source, Table},
     spool::{Spool, Streaming},
-    stream::{Create, StreamConfig},
+    stream::{Create, StreamConfig, Transactions},
 };
 
 /// Everything that is set. A group is a section of the file (`keys.rs` names them).

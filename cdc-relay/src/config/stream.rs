@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream::{Compression, DiscardPolicy, StorageType};
 use chassis::config::Value;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::value::{name, number};
 use crate::quarantine;
@@ -43,6 +43,17 @@ pub struct StreamConfig {
     #[arg(id = "CDC_STREAM_RETENTION", long = "cdc-stream-retention", env = "CDC_STREAM_RETENTION",
           default_value = "limits", value_parser = Value::new(retention, "limits"))]
     pub retention: Limits,
+
+    /// Whether a transaction's events appear together: `whole`, all of them or none at any moment; or `apart`,
+    /// one after the other, which is quicker, since JetStream syncs what appears together to disk
+    #[arg(
+        id = "CDC_TRANSACTIONS",
+        long = "cdc-transactions",
+        env = "CDC_TRANSACTIONS",
+        value_enum,
+        default_value = "whole"
+    )]
+    pub transactions: Transactions,
 
     /// After how many seconds the stream, when it is created, forgets an event; 0 for never
     #[arg(id = "CDC_STREAM_MAX_AGE_SECONDS", long = "cdc-stream-max-age-seconds",
@@ -94,6 +105,13 @@ pub struct Limits;
 
 /// Says that a row that cannot be published is to stop the relay.
 const NO_QUARANTINE: &str = "none";
+
+/// How a transaction of several events appears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Transactions {
+    Whole,
+    Apart,
+}
 
 impl StreamConfig {
     /// The quarantine, unless there is to be none.

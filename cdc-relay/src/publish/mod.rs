@@ -44,6 +44,7 @@ use self::{
     pace::{Pace, Way},
 };
 use crate::{
+    config::Transactions,
     error::{Error, Result},
     record::Record,
     stream::Truth,
@@ -97,6 +98,8 @@ pub struct Appender {
     paths: Paths,
     fast: Option<FastIngest>,
     pace: Pace,
+    /// Whether transactions of several events may go either way too.
+    apart: bool,
     /// How many records are still to go one by one, whatever they belong to.
     careful: usize,
     last_sequence: u64,
@@ -137,10 +140,19 @@ impl Appender {
             paths: truth.paths,
             fast: None,
             pace: Pace::default(),
+            apart: false,
             careful: 0,
             last_sequence: truth.last_sequence,
             acknowledged: None,
         }
+    }
+
+    /// Lets a transaction's events appear one after the other where that is quicker, if `transactions` says so.
+    /// Their order, and that each is stored once, hold all the same.
+    #[must_use]
+    pub fn taking(self, transactions: Transactions) -> Self {
+        let apart = transactions == Transactions::Apart;
+        Self { apart, ..self }
     }
 
     /// The stream that is appended to.
@@ -201,7 +213,9 @@ impl Appender {
 
     fn may_go_apart(&self, batch: &Batch) -> bool {
         let count = batch.records.len();
-        batch.is_of_singles && count >= 2 && (self.paths.fast || count <= SINGLES_MAX)
+        (batch.is_of_singles || self.apart)
+            && count >= 2
+            && (self.paths.fast || count <= SINGLES_MAX)
     }
 
     /// Appends all of `records` or nothing, in their order, and waits until JetStream has
