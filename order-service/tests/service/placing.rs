@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chassis::auth::Caller;
 use deadpool_postgres::Pool;
 use futures_util::future::join_all;
 use futures_util::poll;
@@ -10,7 +11,7 @@ use order_service::api::Orders;
 use proto::orders::v1::order_service_server::OrderService as _;
 use proto::orders::v1::{CreateOrderRequest, Order};
 use tokio_postgres::Client;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::support::{KEPT, PATIENCE, count, database_in, money, postgres};
@@ -28,7 +29,7 @@ async fn create(orders: &Orders, request_id: &str, total: i64) -> Result<Order, 
         total: money(total, "USD"),
         request_id: request_id.to_owned(),
     };
-    let created = orders.create_order(Request::new(request)).await?;
+    let created = orders.create_order(Caller::Operator.asks(request)).await?;
     Ok(created.into_inner().order.unwrap())
 }
 
