@@ -163,6 +163,13 @@ impl Client {
         let codec = tonic_prost::ProstCodec::<Q, A>::default();
         match grpc.unary(request, path, codec).await {
             Ok(response) => Ok(response.into_inner()),
+            // A connection that ended under the call, in the words of tonic and not of the service.
+            Err(status)
+                if status.code() == tonic::Code::Internal
+                    && std::error::Error::source(&status).is_some() =>
+            {
+                Err(Failure::NoAnswer(anyhow!(status)))
+            }
             Err(status) => Err(refused(&status).into()),
         }
     }
