@@ -78,8 +78,16 @@ fn scenario() {
     let Ok(name) = env::var(SCENARIO) else {
         return;
     };
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let ended = runtime.block_on(perform(&name));
+    // One worker: no task says that it is up before `Tasks::run` waits, and a signal is one to drain for.
+    // Where spans are sent the last of them need another, while the end of the process waits for them.
+    let workers = 1 + usize::from(env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").is_some());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .unwrap();
+    let ended = runtime.spawn(async move { perform(&name).await });
+    let ended = runtime.block_on(ended).unwrap();
     if let Err(error) = &ended {
         eprintln!("error: {error:#}");
     }
