@@ -6,26 +6,27 @@ use harness::{Side, System, eventually};
 
 use crate::start;
 
+const OPTIONS: [&str; 14] = [
+    "--rate",
+    "60",
+    "--warm-up",
+    "0s",
+    "--duration",
+    "5s",
+    "--customers",
+    "5",
+    "--zipf",
+    "0",
+    "--mix",
+    "create=100",
+    "--settle-timeout",
+    "3s",
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn books_that_were_tampered_with_fail_the_run_by_name() {
     let system = System::start().await.expect("the system starts");
-    let options = [
-        "--rate",
-        "60",
-        "--warm-up",
-        "0s",
-        "--duration",
-        "5s",
-        "--customers",
-        "5",
-        "--zipf",
-        "0",
-        "--mix",
-        "create=100",
-        "--settle-timeout",
-        "3s",
-    ];
-    let running = start(&system, "tampered", &options);
+    let running = start(&system, "tampered", &OPTIONS);
     let orders = system.database(Side::Orders).await.expect("a database");
     let customers = system.database(Side::Customers).await.expect("a database");
     let three =

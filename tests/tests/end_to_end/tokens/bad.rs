@@ -3,23 +3,21 @@
 use harness::{Issuer, Signer, Token};
 use serde_json::{Value, json};
 
+/// What a token is, itself, and words of its refusal.
+type Bad = (&'static str, String, &'static str);
+
 /// Tokens that are no good, each with words of its refusal.
-pub(super) fn tokens(issuer: &Issuer) -> Vec<(&'static str, String, &'static str)> {
+pub(super) fn tokens(issuer: &Issuer) -> Vec<Bad> {
+    let mut all = by_signature(issuer);
+    all.extend(by_claims(issuer));
+    all
+}
+
+fn by_claims(issuer: &Issuer) -> Vec<Bad> {
     let good = || issuer.token("operator", "somebody");
     let now = good().claims["iat"].as_i64().expect("a time");
     let signed = |token: Token| issuer.signed(&token);
-    let stranger = Signer::new("first").expect("a key");
-    let spoilt = issuer.operator().replace('.', ".A");
-    let unsigned = |token: Token| format!("{}.", token.unsigned());
     vec![
-        ("no JWT", "s3cr3t".to_owned(), "not a signed JWT"),
-        ("two parts", "a.b".to_owned(), "not a signed JWT"),
-        ("spoilt", spoilt, "signature is wrong"),
-        (
-            "another key of the name",
-            stranger.sign(&good()),
-            "signature is wrong",
-        ),
         (
             "expired",
             signed(good().claim("exp", json!(now - 60))),
@@ -64,6 +62,24 @@ pub(super) fn tokens(issuer: &Issuer) -> Vec<(&'static str, String, &'static str
             "no issuer",
             signed(good().claim("iss", Value::Null)),
             "lacks one of the claims",
+        ),
+    ]
+}
+
+fn by_signature(issuer: &Issuer) -> Vec<Bad> {
+    let good = || issuer.token("operator", "somebody");
+    let signed = |token: Token| issuer.signed(&token);
+    let stranger = Signer::new("first").expect("a key");
+    let spoilt = issuer.operator().replace('.', ".A");
+    let unsigned = |token: Token| format!("{}.", token.unsigned());
+    vec![
+        ("no JWT", "s3cr3t".to_owned(), "not a signed JWT"),
+        ("two parts", "a.b".to_owned(), "not a signed JWT"),
+        ("spoilt", spoilt, "signature is wrong"),
+        (
+            "another key of the name",
+            stranger.sign(&good()),
+            "signature is wrong",
         ),
         (
             "alg none",
