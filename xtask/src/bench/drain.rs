@@ -118,8 +118,8 @@ impl Ground<'_> {
         let mut process = command.spawn().context("cannot start pg_recvlogical")?;
         let mut meter = Meter::default();
         meter.watch_new(Role::Contender, process.id().context("it has ended")?);
-        meter.watch_new(Role::Postgres, self.walsender().await?);
-        let status = looking(&mut meter, async { Ok(process.wait().await?) }).await?;
+        let ended = async { Ok(process.wait().await?) };
+        let status = self.looking_at_walsender(&mut meter, ended).await?;
         let seconds = begun.elapsed()?.as_secs_f64();
         ensure!(status.success(), "pg_recvlogical ended with {status}");
         backlog.drop_slot().await?;
@@ -194,6 +194,22 @@ impl Ground<'_> {
         let mut drained = self.drained(since(last), usage);
         drained.first_event_seconds = Some(since(first));
         Ok(drained)
+    }
+
+    /// As [`looking`], at the walsender too once there is one. Work that ends by itself may be done
+    /// before anybody sees its walsender, whose use is then not known.
+    async fn looking_at_walsender<T>(
+        &self,
+        meter: &mut Meter,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let mut work = pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            walsender = self.walsender() => meter.watch_new(Role::Postgres, walsender?),
+        }
+        looking(meter, work).await
     }
 
     pub(super) async fn walsender(&self) -> Result<u32> {
