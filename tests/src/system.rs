@@ -307,6 +307,8 @@ impl System {
                 ("CDC_SLOT", side.slot()),
                 ("CDC_STREAM", side.stream()),
                 ("CDC_STREAM_SUBJECTS", side.subjects()),
+                // As in `deploy/`.
+                ("CDC_TRANSACTIONS", "apart"),
             ],
         )?;
         self.relays.push(process);

@@ -45,7 +45,8 @@ pub struct StreamConfig {
     pub retention: Limits,
 
     /// Whether a transaction's events appear together: `whole`, all of them or none at any moment; or `apart`,
-    /// one after the other, which is quicker, since JetStream syncs what appears together to disk
+    /// one after the other, which is quicker where transactions are small, since JetStream makes and syncs files
+    /// for what appears together
     #[arg(
         id = "CDC_TRANSACTIONS",
         long = "cdc-transactions",
