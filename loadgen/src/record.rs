@@ -2,7 +2,8 @@
 //! due, never from when it was sent: what it waited for here, because the services were slow before, counts.
 //!
 //! What was not sent or not answered in time is recorded as having taken the whole time that it was given, so
-//! that a percentile cannot look better for what is missing. Refusals have no latency, but a count by code.
+//! that a percentile cannot look better for what is missing. Refusals have a count by code, and a latency of their
+//! own: a quick no must not make the answers look quick.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -94,6 +95,8 @@ pub(crate) struct Numbers {
     pub(crate) settled: Histogram<u64>,
     /// From when a request was due to when it was sent.
     pub(crate) sending: Histogram<u64>,
+    /// From when a request was due to when it was refused.
+    pub(crate) refused: Histogram<u64>,
     pub(crate) orders: Orders,
     pub(crate) intervals: Vec<Interval>,
     /// Answers and outcomes that came between the warm-up and the end, whenever they were due.
@@ -124,6 +127,7 @@ impl Record {
             request: histogram(),
             settled: histogram(),
             sending: histogram(),
+            refused: histogram(),
             orders: Orders::default(),
             intervals: Vec::new(),
             answered_within: 0,
@@ -222,6 +226,7 @@ impl Record {
                 let took = took.max(self.request_timeout);
                 self.took(&mut numbers, operation, due, took);
             }
+            _ if self.counts(due) => note(&mut numbers.refused, took),
             _ => {}
         }
     }

@@ -93,6 +93,7 @@ fn figures(report: &Report) -> String {
         ("due to answered", &report.request),
         ("due to settled", &report.settled),
         ("due to sent", &report.sending),
+        ("due to refused", &report.refused),
     ];
     for (what, latency) in rows {
         let _ = write!(table, "<tr><th>{what}</th>{}</tr>", cells(latency));

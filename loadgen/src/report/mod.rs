@@ -37,6 +37,7 @@ pub(crate) struct Report {
     request: Latency,
     settled: Latency,
     sending: Latency,
+    refused: Latency,
     orders: OrdersReport,
     interval_seconds: f64,
     timeline: Vec<Point>,
@@ -259,6 +260,7 @@ impl Report {
             request: Latency::of(&numbers.request),
             settled: Latency::of(&numbers.settled),
             sending: Latency::of(&numbers.sending),
+            refused: Latency::of(&numbers.refused),
             orders: OrdersReport {
                 created: numbers.orders.created,
                 approved: numbers.orders.approved,
@@ -310,6 +312,9 @@ impl Report {
             latency("request", &self.request),
             latency("settled", &self.settled),
         ];
+        if self.refused.count > 0 {
+            lines.push(latency("refused", &self.refused));
+        }
         for (operation, one) in &self.operations {
             for (code, count) in &one.errors {
                 lines.push(format!("errors     {operation}: {count} {code}"));
