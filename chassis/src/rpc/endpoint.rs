@@ -1,4 +1,7 @@
-//! One endpoint's loop: take a request, handle it beside the others, reply.
+//! One endpoint's loop: take a request, handle it beside the others, reply; refuse it where there are too many.
+//!
+//! Danger: a request tells no deadline. What waited in the subscription would be carried out when its caller has
+//! long given up, and under too many requests no caller would get an answer: so none waits there.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -20,9 +23,9 @@ use super::{
 };
 use crate::{admission::Admission, auth::Guard, request, trace};
 
-/// Requests that one endpoint handles at once (I12), but for those that have given up their place; the
-/// next wait in its subscription.
-const IN_FLIGHT_MAX: usize = 256;
+/// Requests that one endpoint handles at once (I12), but for those that have given up their place. More are
+/// refused with `UNAVAILABLE`, as over gRPC.
+const IN_FLIGHT_MAX: usize = 1024;
 /// What a handler may take. A NATS request tells no deadline of its own.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -60,16 +63,12 @@ pub(super) async fn serve(mut endpoint: Endpoint, operation: Operation) -> anyho
     let mut handling = JoinSet::new();
     let mut stopped = false;
     loop {
-        let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, endpoint.next().await)
-        };
         let next = tokio::select! {
             biased;
             () = token.cancelled(), if !stopped => None,
-            next = next => Some(next),
+            request = endpoint.next() => Some(request),
         };
-        let Some((place, request)) = next else {
+        let Some(request) = next else {
             match timeout(HAND_OVER, endpoint.stop()).await {
                 Ok(ended) => ended.with_context(|| format!("cannot stop {method}"))?,
                 Err(_) => break,
@@ -77,10 +76,14 @@ pub(super) async fn serve(mut endpoint: Endpoint, operation: Operation) -> anyho
             stopped = true;
             continue;
         };
-        let (place, Some(request)) = (place?, request) else {
+        let Some(request) = request else {
             break;
         };
         while handling.try_join_next().is_some() {}
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            refuse(&request, method).await;
+            continue;
+        };
         let operation = operation.clone();
         handling.spawn(async move {
             let admission = Admission::new(DEADLINE, Some(place));
@@ -92,6 +95,18 @@ pub(super) async fn serve(mut endpoint: Endpoint, operation: Operation) -> anyho
         bail!("the subscription of {method} ended: the NATS client was closed");
     }
     Ok(())
+}
+
+/// Refuses a request for which there is no place.
+async fn refuse(message: &Request, method: &'static str) {
+    let mut request = request::Request::started("nats", method);
+    let status = Status::unavailable(format!(
+        "{IN_FLIGHT_MAX} requests are in progress already; try again later"
+    ));
+    log(&status);
+    let refusal = Err(error(&status, request::http_status(status.code())));
+    reply(message, refusal, HeaderMap::new(), method).await;
+    request.finish(status.code());
 }
 
 async fn handle(message: &Request, operation: &Operation, admission: Admission) {
@@ -115,7 +130,7 @@ async fn handle(message: &Request, operation: &Operation, admission: Admission) 
         span.in_scope(|| log(status));
     }
     let mut headers = HeaderMap::new();
-    let reply = match (codec, result) {
+    let answer = match (codec, result) {
         (Ok(codec), Ok(reply)) => {
             headers.insert(CONTENT_TYPE, codec.content_type());
             Ok(reply)
@@ -124,16 +139,28 @@ async fn handle(message: &Request, operation: &Operation, admission: Admission) 
         (Err(_), Err(status)) => Err(error(&status, UNSUPPORTED_MEDIA_TYPE)),
         (Err(_), Ok(_)) => unreachable!("without a codec nothing was called"),
     };
-    // Who published to the subject without asking for a reply gets none.
-    if message.message.reply.is_some() {
-        let sending = message.respond_with_headers(reply, headers);
-        match timeout(HAND_OVER, sending).instrument(span).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(method, %error, "a reply was not sent"),
-            Err(_) => tracing::warn!(method, waited = ?HAND_OVER, "a reply was not sent"),
-        }
-    }
+    reply(message, answer, headers, method)
+        .instrument(span)
+        .await;
     request.finish(code);
+}
+
+/// Who published to the subject without asking for a reply gets none.
+async fn reply(
+    message: &Request,
+    answer: Result<Bytes, Error>,
+    headers: HeaderMap,
+    method: &'static str,
+) {
+    if message.message.reply.is_none() {
+        return;
+    }
+    let sending = message.respond_with_headers(answer, headers);
+    match timeout(HAND_OVER, sending).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(method, %error, "a reply was not sent"),
+        Err(_) => tracing::warn!(method, waited = ?HAND_OVER, "a reply was not sent"),
+    }
 }
 
 /// The reply, if NATS carries it: one that is too large would not be sent at all.

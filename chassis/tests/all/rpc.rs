@@ -250,7 +250,6 @@ async fn a_handler_continues_its_callers_trace() -> Result<()> {
 
 #[tokio::test]
 async fn requests_in_hand_are_answered_after_the_token_and_new_ones_find_nobody() -> Result<()> {
-    // More than are handled at once, so that some still wait in the subscription.
     const IN_HAND: usize = 300;
     let service = Arc::new(Service::start().await?);
     let mut held = Vec::new();
@@ -317,15 +316,32 @@ async fn the_end_does_not_wait_for_a_nats_that_is_away() -> Result<()> {
         .context("still waiting for NATS")??
 }
 
+/// Requests that an endpoint handles at once.
+const PLACES: usize = 1024;
+
 #[tokio::test]
-async fn an_endpoint_whose_places_are_all_taken_stops_at_once() -> Result<()> {
-    const PLACES: usize = 256;
+async fn one_request_too_many_is_refused_at_once() -> Result<()> {
     let service = Arc::new(Service::start().await?);
+    let held = hold_all_places(&service).await?;
+    let refused = service.call("Hold", PROTOBUF, b"").await?;
+    let (code, text) = error(&refused);
+    assert_eq!(code, "503", "{text}");
+    assert!(text.starts_with("UNAVAILABLE: 1024 requests"), "{text}");
+    service.call("Echo", PROTOBUF, b"").await?;
+    service.gate.add_permits(PLACES);
+    for reply in held {
+        assert_eq!(Text::decode(reply.await??.payload)?.text, "held");
+    }
+    Ok(())
+}
+
+/// Calls that wait for the gate, one in each place.
+async fn hold_all_places(service: &Arc<Service>) -> Result<Vec<JoinHandle<Result<Message>>>> {
     // Each handler at work has a handle of its own to the gate.
     let idle = Arc::strong_count(&service.gate);
     let mut held = Vec::new();
     for _ in 0..PLACES {
-        let service = Arc::clone(&service);
+        let service = Arc::clone(service);
         held.push(tokio::spawn(async move {
             service.call("Hold", PROTOBUF, b"").await
         }));
@@ -334,6 +350,13 @@ async fn an_endpoint_whose_places_are_all_taken_stops_at_once() -> Result<()> {
         Ok((Arc::strong_count(&service.gate) == idle + PLACES).then_some(()))
     })
     .await?;
+    Ok(held)
+}
+
+#[tokio::test]
+async fn an_endpoint_whose_places_are_all_taken_stops_at_once() -> Result<()> {
+    let service = Arc::new(Service::start().await?);
+    let held = hold_all_places(&service).await?;
     service.token.cancel();
     eventually("nobody to take more", SOON, async || {
         let request = service.client.request("test.v1.Hold", "".into());
