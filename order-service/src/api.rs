@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use crate::backlog::Backlog;
 use crate::changes::Changes;
 use crate::domain::{Input, Order, OrderId};
 use crate::placing::Placing;
@@ -48,6 +49,7 @@ const WATCHERS_MAX: usize = 1_000;
 #[derive(Debug)]
 pub struct Orders {
     pool: Pool,
+    backlog: Backlog,
     placing: Placing,
     patience: Duration,
     kept: Duration,
@@ -60,6 +62,7 @@ impl Orders {
     pub fn new(pool: Pool, patience: Duration, kept: Duration) -> Self {
         let hub = Hub::new(WATCHERS_MAX, CancellationToken::new());
         Self {
+            backlog: Backlog::new(usize::MAX),
             placing: Placing::new(pool.clone()),
             pool,
             patience,
@@ -73,6 +76,12 @@ impl Orders {
     #[must_use]
     pub fn watched_by(self, hub: Hub) -> Self {
         Self { hub, ..self }
+    }
+
+    /// No order is taken while `backlog`, which somebody counts, is full. Until this is called all are.
+    #[must_use]
+    pub fn bounded_by(self, backlog: Backlog) -> Self {
+        Self { backlog, ..self }
     }
 
     /// Reads one order that the caller may see.
@@ -89,6 +98,8 @@ impl Orders {
         order: &Order,
         request: Option<&Key>,
     ) -> Result<CreateOrderResponse, Status> {
+        let admitted = self.backlog.admit();
+        admitted.map_err(|full| Status::resource_exhausted(full.to_string()))?;
         let created = wire::order_created(order);
         let event = outbox::Event::new(AGGREGATE, order.order_id.into(), &created);
         self.placing.place(order, event, request).await

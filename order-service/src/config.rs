@@ -14,6 +14,9 @@ const ORDER_DEADLINE_SECONDS_MAX: u64 = 7 * 24 * 3600;
 /// Each takes about 9 kB, most of them in its gRPC stream: more than this no replica should hold.
 const WATCHERS_MAX: usize = 1_000_000;
 
+/// They are counted again and again while orders are placed, which takes a third of a second for so many.
+const PENDING_ORDERS_MAX: usize = 1_000_000;
+
 /// The Order Service: takes orders, and settles them by the Customer Service's answers.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(version)]
@@ -81,6 +84,11 @@ pub struct Config {
     #[arg(id = "WATCHERS_MAX", long = "watchers-max", env = "WATCHERS_MAX",
           default_value = "10000", value_parser = Value::new(watchers_max, "10000"))]
     pub watchers_max: usize,
+
+    /// How many orders are pending at a time at most, at all replicas together
+    #[arg(id = "PENDING_ORDERS_MAX", long = "pending-orders-max", env = "PENDING_ORDERS_MAX",
+          default_value = "10000", value_parser = Value::new(pending_orders_max, "10000"))]
+    pub pending_orders_max: usize,
 }
 
 impl Config {
@@ -118,6 +126,13 @@ fn watchers_max(given: &str) -> Result<usize, String> {
     match given.parse() {
         Ok(watchers) if (1..=WATCHERS_MAX).contains(&watchers) => Ok(watchers),
         _ => Err(format!("must be a number from 1 to {WATCHERS_MAX}")),
+    }
+}
+
+fn pending_orders_max(given: &str) -> Result<usize, String> {
+    match given.parse() {
+        Ok(orders) if (1..=PENDING_ORDERS_MAX).contains(&orders) => Ok(orders),
+        _ => Err(format!("must be a number from 1 to {PENDING_ORDERS_MAX}")),
     }
 }
 

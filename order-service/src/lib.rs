@@ -2,7 +2,7 @@
 //! it, flow through.
 //!
 //! ```text
-//! gRPC / NATS request ─► api ─► wire ─► domain ─► placing ─► store + outbox   one transaction (I1)
+//! gRPC / NATS request ─► api ─► wire ─► domain ─► backlog ─► placing ─► store + outbox   one transaction (I1)
 //! JetStream answer ─► consumer ─► inbox ─► reactions ─► wire ─► domain ─► store + outbox   (I4)
 //! WatchOrder, wait ─► api ─► watch ◄─ the outcome, whichever replica saw to it
 //! clock ─► sweeper ─► domain ─► store + outbox                          a deadline passed (I8)
@@ -31,6 +31,7 @@ pub const GRANTS: chassis::database::Grants<'_> = chassis::database::Grants {
 pub mod config;
 
 pub mod api;
+pub mod backlog;
 pub mod once;
 mod placing;
 pub mod reactions;

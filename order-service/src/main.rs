@@ -7,8 +7,10 @@ use chassis::tasks::Tasks;
 use chassis::{admin, auth, database, grpc, listen, nats, telemetry};
 use clap::Parser as _;
 use dead_letters::DeadLetters;
+use deadpool_postgres::Pool;
 use mailbox::{consumer, partitions, requests, retention};
 use order_service::api::{self, Orders};
+use order_service::backlog::{self, Backlog};
 use order_service::config::Config;
 use order_service::reactions::Reactions;
 use order_service::watch::reader::LOOK_AT_ALL_EVERY;
@@ -41,12 +43,8 @@ async fn main() -> anyhow::Result<()> {
     let client = nats::connect(&config.nats, NAME).await?;
 
     let hub = Hub::new(config.watchers_max, tasks.token());
-    let orders = Orders::new(
-        pool.clone(),
-        config.order_deadline(),
-        config.request_retention(),
-    );
-    let orders = Arc::new(orders.watched_by(hub.clone()));
+    let backlog = Backlog::new(config.pending_orders_max);
+    let orders = orders(&config, &pool, &hub, &backlog);
     let answers = config.consumer(NAME, wire::ANSWERS);
     let applied = (pool.clone(), Reactions);
     let letters = DeadLetters::new(client.clone(), applied, &answers, wire::json);
@@ -77,6 +75,9 @@ async fn main() -> anyhow::Result<()> {
         let stream = config.own_events_stream.clone();
         watch::signals::run(hub, client.clone(), stream, token)
     });
+    background(&mut tasks, "backlog", |token| {
+        backlog::run(backlog, pool.clone(), token)
+    });
     background(&mut tasks, "sweeper", |token| {
         sweeper::run(pool.clone(), token)
     });
@@ -92,6 +93,12 @@ async fn main() -> anyhow::Result<()> {
     let token = tasks.token();
     tasks.spawn("nats", nats::watch(client, nats_check, token));
     tasks.run().await
+}
+
+fn orders(config: &Config, pool: &Pool, hub: &Hub, backlog: &Backlog) -> Arc<Orders> {
+    let (patience, kept) = (config.order_deadline(), config.request_retention());
+    let orders = Orders::new(pool.clone(), patience, kept);
+    Arc::new(orders.watched_by(hub.clone()).bounded_by(backlog.clone()))
 }
 
 /// The mailbox last: the relay creates its slot as soon as there is an outbox, and Postgres (15.18) now and

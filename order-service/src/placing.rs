@@ -12,9 +12,14 @@
 //!
 //! A group belongs to none of its callers: one that leaves takes nothing from the others. How many wait is
 //! bounded by how many requests are handled at once (I12).
+//!
+//! Danger: who waits longest is served next, and so who is about to leave. Were the wait as long as callers'
+//! deadlines, each would be placed for nobody, and none for those who still wait. So it is bounded in time too: where
+//! the first has waited for too long, nobody else joins.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::Pool;
 use mailbox::outbox;
@@ -34,7 +39,13 @@ const GROUPS_AT_ONCE: usize = 2;
 /// One transaction's locks and memory are bounded; beyond this nothing is gained.
 const GROUP_MAX: usize = 128;
 
+/// Behind one that has waited for so long nobody queues up. Deadlines are longer, and at the rate at which orders are
+/// placed on a machine that is not at its end all places in the queue are a shorter wait.
+const WAIT_MAX: Duration = Duration::from_millis(500);
+
 const TOGETHER: &str = "orders_placed_together";
+
+const BUSY: &str = "too many orders wait to be placed: nothing was done; try again later";
 
 const UNKNOWN_OUTCOME: &str =
     "placing the order was broken off: look whether it was placed before trying again";
@@ -45,6 +56,7 @@ struct Waiting {
     order: Order,
     event: outbox::Event,
     request: Option<Key>,
+    since: Instant,
     /// Cancelled when its caller waits no longer.
     left: CancellationToken,
     reply: oneshot::Sender<Result<CreateOrderResponse, Status>>,
@@ -95,24 +107,29 @@ impl Placing {
             order: *order,
             event,
             request: request.cloned(),
+            since: Instant::now(),
             left: left.clone(),
             reply,
         };
         let _left = left.drop_guard();
-        if self.join(waiting) {
+        if self.join(waiting)? {
             tokio::spawn(self.clone().work());
         }
         let broken_off = |_| Err(Status::unavailable(UNKNOWN_OUTCOME));
         answer.await.unwrap_or_else(broken_off)
     }
 
-    /// Queues up. True when somebody has to see to the queue.
-    fn join(&self, waiting: Waiting) -> bool {
+    /// Queues up. True when somebody has to see to the queue; `UNAVAILABLE` where it stands.
+    fn join(&self, waiting: Waiting) -> Result<bool, Status> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = queue.waiting.front();
+        if first.is_some_and(|first| first.since.elapsed() > WAIT_MAX) {
+            return Err(Status::unavailable(BUSY));
+        }
         queue.waiting.push_back(waiting);
         let is_short_of_hands = queue.groups < GROUPS_AT_ONCE;
         queue.groups += usize::from(is_short_of_hands);
-        is_short_of_hands
+        Ok(is_short_of_hands)
     }
 
     /// Places what waits, until nothing does.

@@ -58,6 +58,11 @@ const LOCK_OVERDUE: &str = "\
     FROM orders WHERE state = 'pending' AND deadline <= $1 \
     ORDER BY deadline LIMIT $2 FOR UPDATE SKIP LOCKED";
 
+// By the index of what is pending: however large the table has grown, and whatever the planner believes of it.
+const BY_INDEX: &str = "SET LOCAL enable_seqscan = off";
+const COUNT_PENDING: &str = "\
+    SELECT count(*) FROM (SELECT FROM orders WHERE state = 'pending' LIMIT $1) AS pending";
+
 const SETTLE: &str = "\
     UPDATE orders \
     SET state = settled.state, \
@@ -216,6 +221,22 @@ pub async fn lock(
         .iter()
         .map(|row| order(row).map(|order| (order.order_id, order)))
         .collect()
+}
+
+/// Counts the pending orders, up to `limit`.
+pub async fn count_pending(
+    client: &mut Client,
+    limit: usize,
+) -> Result<usize, tokio_postgres::Error> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let tx = client.transaction().await?;
+    tx.batch_execute(BY_INDEX).await?;
+    let counted = tx
+        .query_typed_one(COUNT_PENDING, &[(&limit, Type::INT8)])
+        .await?;
+    let counted: i64 = counted.try_get(0)?;
+    tx.commit().await?;
+    Ok(usize::try_from(counted).unwrap_or_default())
 }
 
 /// Reads at most `limit` pending orders whose deadline has passed, the longest overdue first, and holds

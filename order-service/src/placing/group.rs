@@ -32,7 +32,8 @@ pub(super) async fn place(pool: Pool, group: Vec<Waiting>) {
 }
 
 async fn within(pool: &Pool, group: Vec<Waiting>) {
-    let mut connection = match failure::connection(pool).await {
+    // Not refused because others wait: it stands for many, who have waited already.
+    let mut connection = match failure::own_connection(pool).await {
         Ok(connection) => connection,
         Err(status) => return answer_all(group, &status),
     };

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod backlog;
 mod cancel;
 mod deadline;
 mod json;

@@ -1,5 +1,6 @@
 //! Orders that come at once are placed together, and none depends on another.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use chassis::auth::Caller;
@@ -154,6 +155,46 @@ async fn one_that_cannot_be_placed_takes_no_other_with_it() {
     assert_eq!(codes, [None, Some(Code::Internal), None]);
     assert_eq!(count(&beside, "orders").await, 2 + 2);
     assert_eq!(count(&beside, "outbox").await, 2 + 2);
+}
+
+#[tokio::test]
+async fn who_comes_behind_one_that_has_waited_too_long_is_refused_at_once() {
+    let (orders, beside, _) = service().await;
+    beside
+        .batch_execute("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let mut placed = Vec::new();
+    for group in 1..=GROUPS {
+        let mut one = Box::pin(create(&orders, "", 1));
+        assert!(poll!(&mut one).is_pending());
+        blocked(&beside, group).await;
+        placed.push(one);
+    }
+    // From here on they queue up, one each time that it is looked.
+    let refused = async || {
+        let mut one = Box::pin(create(&orders, "", 1));
+        let answer = poll!(&mut one);
+        if let Poll::Ready(answer) = answer {
+            return Ok(Some(answer.unwrap_err()));
+        }
+        placed.push(one);
+        Ok(None)
+    };
+    let refused = eventually("one to be refused", Duration::from_secs(10), refused).await;
+    let refused = refused.unwrap();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    assert!(refused.message().contains("nothing was done"), "{refused}");
+    assert!(placed.len() > GROUPS, "some may wait");
+
+    beside.batch_execute("COMMIT").await.unwrap();
+    let expected = i64::try_from(placed.len()).unwrap();
+    for answer in join_all(placed).await {
+        answer.unwrap();
+    }
+    assert_eq!(count(&beside, "orders").await, expected);
+    // The queue has gone on, and whoever comes is welcome.
+    create(&orders, "", 1).await.unwrap();
 }
 
 #[tokio::test]
