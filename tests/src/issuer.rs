@@ -4,31 +4,27 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
-use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use serde_json::{Value, json};
 
 use crate::guard::Guard;
+
+mod signer;
+
+pub use signer::{Algorithm, Signer};
 
 const ISSUER: &str = "https://id.example.com/";
 const AUDIENCE: &str = "shop";
 /// Longer than any test.
 const LIFE_SECONDS: i64 = 3600;
 
-/// A key of ES256, and its name.
-#[derive(Debug)]
-pub struct Signer {
-    id: String,
-    key: EcdsaKeyPair,
-}
-
-/// An issuer with one key, which its file of keys names.
+/// An issuer with a key for each algorithm, which its file of keys names.
 #[derive(Debug)]
 pub struct Issuer {
-    signer: Signer,
+    /// That of ES256 first, which signs when nothing else is said.
+    signers: Vec<Signer>,
     jwks: PathBuf,
 }
 
@@ -42,15 +38,16 @@ pub struct Token {
 }
 
 impl Issuer {
-    /// Makes a key, and writes the file of keys into the guard's directory.
+    /// Makes the keys, and writes the file of keys into the guard's directory.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn new(guard: &Guard) -> Result<Self> {
         let jwks = guard.directory().join("jwks.json");
-        let signer = Signer::new("first")?;
-        let issuer = Self { signer, jwks };
-        issuer.publish(&[&issuer.signer])?;
+        let signers = Algorithm::ALL.map(|algorithm| Signer::of(&algorithm.name(), algorithm));
+        let signers = signers.into_iter().collect::<Result<_>>()?;
+        let issuer = Self { signers, jwks };
+        issuer.publish(&issuer.signers.iter().collect::<Vec<_>>())?;
         Ok(issuer)
     }
 
@@ -65,10 +62,16 @@ impl Issuer {
         ]
     }
 
-    /// The key that is there from the beginning.
+    /// The keys that are there from the beginning, one of each algorithm, with its name.
+    #[must_use]
+    pub fn signers(&self) -> &[Signer] {
+        &self.signers
+    }
+
+    /// The one of ES256.
     #[must_use]
     pub fn signer(&self) -> &Signer {
-        &self.signer
+        &self.signers[0]
     }
 
     /// Replaces the file of keys, at once.
@@ -76,8 +79,7 @@ impl Issuer {
     /// # Errors
     /// When it cannot be written.
     pub fn publish(&self, signers: &[&Signer]) -> Result<()> {
-        let keys: Vec<_> = signers.iter().map(|signer| signer.jwk()).collect();
-        self.publish_text(&json!({ "keys": keys }).to_string())
+        self.publish_text(&jwks(signers))
     }
 
     /// The same, with this content.
@@ -112,68 +114,34 @@ impl Issuer {
     #[must_use]
     pub fn token(&self, scope: &str, subject: &str) -> Token {
         let now = now();
-        Token {
-            header: json!({ "alg": "ES256", "typ": "JWT", "kid": self.signer.id }),
+        let token = Token {
+            header: json!({ "typ": "JWT" }),
             claims: json!({
                 "iss": ISSUER, "aud": AUDIENCE, "sub": subject, "scope": scope,
                 "iat": now, "exp": now + LIFE_SECONDS,
             }),
-        }
+        };
+        token.by(self.signer())
     }
 
-    /// The token with the first key's signature.
+    /// The token with the signature of ES256's key.
     ///
     /// # Panics
     /// When the machine has no randomness.
     #[must_use]
     pub fn signed(&self, token: &Token) -> String {
-        self.signer.sign(token)
-    }
-}
-
-impl Signer {
-    /// A new key of that name.
-    ///
-    /// # Errors
-    /// When the machine has no randomness.
-    pub fn new(id: &str) -> Result<Self> {
-        let (rule, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
-        let key = EcdsaKeyPair::generate_pkcs8(rule, &random);
-        let key = key.map_err(|_| anyhow!("no key can be made"))?;
-        let key = EcdsaKeyPair::from_pkcs8(rule, key.as_ref(), &random);
-        let key = key.map_err(|why| anyhow!("the key cannot be used: {why}"))?;
-        let id = id.to_owned();
-        Ok(Self { id, key })
-    }
-
-    /// Its public half.
-    #[must_use]
-    pub fn jwk(&self) -> Value {
-        // 4, then both coordinates, of 32 bytes each.
-        let (x, y) = self.point()[1..].split_at(32);
-        let [x, y] = [x, y].map(|part| URL_SAFE_NO_PAD.encode(part));
-        json!({ "kty": "EC", "crv": "P-256", "kid": self.id, "use": "sig", "alg": "ES256", "x": x, "y": y })
-    }
-
-    /// The point on the curve that its public half is.
-    #[must_use]
-    pub fn point(&self) -> &[u8] {
-        self.key.public_key().as_ref()
-    }
-
-    /// The token with its signature.
-    ///
-    /// # Panics
-    /// When the machine has no randomness.
-    #[must_use]
-    pub fn sign(&self, token: &Token) -> String {
-        let text = token.unsigned();
-        let signed = self.key.sign(&SystemRandom::new(), text.as_bytes());
-        with(&text, signed.expect("there is randomness").as_ref())
+        self.signer().sign(token)
     }
 }
 
 impl Token {
+    /// The same token as this key signs it: with its name and its algorithm.
+    #[must_use]
+    pub fn by(self, signer: &Signer) -> Self {
+        let named = self.head("alg", json!(signer.algorithm().name()));
+        named.head("kid", json!(signer.id()))
+    }
+
     /// Header and claims, as they are signed.
     #[must_use]
     pub fn unsigned(&self) -> String {
@@ -203,6 +171,13 @@ impl Token {
         set(&mut self.header, name, value);
         self
     }
+}
+
+/// The set of their public halves, as it is published.
+#[must_use]
+pub fn jwks(signers: &[&Signer]) -> String {
+    let keys: Vec<_> = signers.iter().map(|signer| signer.jwk()).collect();
+    json!({ "keys": keys }).to_string()
 }
 
 fn set(object: &mut Value, name: &str, value: Value) {

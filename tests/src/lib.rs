@@ -9,6 +9,7 @@ mod eventually;
 mod guard;
 pub mod http;
 mod issuer;
+mod key_server;
 mod link;
 mod log;
 mod metrics;
@@ -23,7 +24,8 @@ mod user;
 
 pub use eventually::eventually;
 pub use guard::Guard;
-pub use issuer::{Issuer, Signer, Token};
+pub use issuer::{Algorithm, Issuer, Signer, Token, jwks};
+pub use key_server::{Answer, KeyServer};
 pub use link::Link;
 pub use log::Log;
 pub use nats::{Nats, NatsCluster};

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper::{
     Request, StatusCode, Uri,
     client::conn::http1::handshake,
@@ -61,6 +61,9 @@ async fn fetch(url: &Uri, roots: &Roots, max: usize) -> Result<Bytes, String> {
     }
     match Limited::new(response.into_body(), max).collect().await {
         Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(format!("it is larger than {max} bytes"))
+        }
         Err(error) => Err(chain(&*error)),
     }
 }

@@ -23,13 +23,6 @@ use crate::{backoff, config::libpq::Roots, failure::chain};
 
 /// A JWKS of a hundred large keys is far smaller (I12).
 const JWKS_BYTES_MAX: usize = 256 * 1024;
-/// How often a file is looked at, and a URL asked.
-const FILE_EVERY: Duration = Duration::from_secs(2);
-const URL_EVERY: Duration = Duration::from_secs(300);
-/// After a failure.
-const AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// A token that names an unknown key makes us look, but not more often than this: anybody can name one.
-const LOOK_PAUSE: Duration = Duration::from_secs(10);
 /// So many requests wait for such a look at a time; others are refused at once (I12).
 const WAITING_MAX: usize = 64;
 
@@ -40,13 +33,45 @@ pub(super) enum Source {
     Url(Uri, Roots),
 }
 
+/// How often is looked.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// Without a reason.
+    every: Duration,
+    /// After a failure.
+    again: Duration,
+    /// A token that names an unknown key makes us look, but not more often than this: anybody can name one.
+    asked: Duration,
+}
+
+const FILE_PACE: Pace = Pace {
+    every: Duration::from_secs(2),
+    again: Duration::from_secs(2),
+    asked: Duration::from_secs(10),
+};
+const URL_PACE: Pace = Pace {
+    every: Duration::from_secs(300),
+    again: Duration::from_secs(30),
+    ..FILE_PACE
+};
+
 #[derive(Debug)]
 pub(super) struct Keyring {
     source: Source,
+    pace: Pace,
     keys: RwLock<Arc<Keys>>,
-    /// What they were read from, and when it was last looked at.
-    last: Mutex<(Bytes, Instant)>,
+    last: Mutex<Last>,
     waiting: Semaphore,
+}
+
+/// What came of the last look.
+#[derive(Debug)]
+struct Last {
+    /// What the keys were read from.
+    content: Bytes,
+    at: Instant,
+    /// Why it failed, which the log has said.
+    failed: Option<String>,
 }
 
 impl Keyring {
@@ -64,14 +89,24 @@ impl Keyring {
             if matches!(source, Source::File(_)) {
                 return Err(error);
             }
+            failed();
             tracing::warn!(error, "the keys of AUTH_JWKS cannot be had; trying again");
             sleep(backoff::delay(attempt)).await;
             attempt += 1;
         };
+        let last = Last {
+            content,
+            at: Instant::now(),
+            failed: None,
+        };
         Ok(Self {
+            pace: match source {
+                Source::File(_) => FILE_PACE,
+                Source::Url(..) => URL_PACE,
+            },
             source,
             keys: RwLock::new(Arc::new(keys)),
-            last: Mutex::new((content, Instant::now())),
+            last: Mutex::new(last),
             waiting: Semaphore::new(WAITING_MAX),
         })
     }
@@ -88,53 +123,59 @@ impl Keyring {
             return Some(keys);
         }
         let _place = self.waiting.try_acquire().ok()?;
-        self.look(LOOK_PAUSE).await.ok()?;
+        self.look(self.pace.asked).await;
         Some(self.keys()).filter(known)
     }
 
     /// Looks, until the token is cancelled.
     pub(super) async fn watch(self: Arc<Self>, token: CancellationToken) {
-        let every = match self.source {
-            Source::File(_) => FILE_EVERY,
-            Source::Url(..) => URL_EVERY,
-        };
-        let mut pause = every;
-        // One line for each reason, not for each look.
-        let mut told = None;
+        let mut pause = self.pace.every;
         while token.run_until_cancelled(sleep(pause)).await.is_some() {
-            pause = every;
-            match self.look(Duration::ZERO).await {
-                Ok(()) => told = None,
-                Err(error) => {
-                    pause = every.min(AGAIN_AFTER);
-                    metrics::counter!("auth_keys_failures_total").increment(1);
-                    if told.as_ref() != Some(&error) {
-                        tracing::warn!(
-                            error,
-                            "AUTH_JWKS cannot be used; its keys as they were go on being used"
-                        );
-                        told = Some(error);
-                    }
-                }
-            }
+            pause = match self.look(Duration::ZERO).await {
+                true => self.pace.every,
+                false => self.pace.again,
+            };
         }
     }
 
-    /// Takes up what is new; nothing if it was looked at within `pause`.
-    async fn look(&self, pause: Duration) -> Result<(), String> {
+    /// Takes up what is new; nothing if it was looked at within `pause`. Whether the last look succeeded; a
+    /// failure is counted, and the log has one line for each reason, not for each look.
+    async fn look(&self, pause: Duration) -> bool {
         let mut last = self.last.lock().await;
-        if last.1.elapsed() < pause {
-            return Ok(());
+        if last.at.elapsed() < pause {
+            return last.failed.is_none();
         }
-        last.1 = Instant::now();
-        let (content, keys) = self.source.read().await?;
-        if content != last.0 {
-            last.0 = content;
+        let read = self.source.read().await;
+        // From its end on: one that waited for a slow answer is followed by no other at once.
+        last.at = Instant::now();
+        let (content, keys) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                failed();
+                if last.failed.as_ref() != Some(&error) {
+                    tracing::warn!(
+                        error,
+                        "AUTH_JWKS cannot be used; its keys as they were go on being used"
+                    );
+                    last.failed = Some(error);
+                }
+                return false;
+            }
+        };
+        if last.failed.take().is_some() {
+            tracing::info!("AUTH_JWKS can be used again");
+        }
+        if content != last.content {
+            last.content = content;
             tracing::info!(keys = keys.len(), "AUTH_JWKS has changed, and is taken up");
             *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
         }
-        Ok(())
+        true
     }
+}
+
+fn failed() {
+    metrics::counter!("auth_keys_failures_total").increment(1);
 }
 
 impl Source {
@@ -166,3 +207,6 @@ async fn read(path: &PathBuf) -> Result<Bytes, String> {
     }
     Ok(content.into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,9 @@ use uuid::Uuid;
 use crate::client::{Client, Failure, Transport, euros};
 use crate::shared::on_system_with_tokens;
 
+mod algorithms;
 mod bad;
+mod url;
 
 /// A file of keys is looked at every two seconds.
 const TAKEN_UP: Duration = Duration::from_secs(30);
@@ -323,11 +325,7 @@ async fn keys_are_replaced_without_a_restart() -> Result<()> {
     let system = System::builder().tokens().start().await?;
     let issuer = issuer(&system);
     let (old, new) = (issuer.operator(), Signer::new("second")?);
-    let renewed = new.sign(
-        &issuer
-            .token("operator", "somebody")
-            .head("kid", json!("second")),
-    );
+    let renewed = new.sign(&issuer.token("operator", "somebody").by(&new));
     let known = async |token: &str| -> Result<bool> {
         let mut known = Vec::new();
         for transport in [Transport::Grpc, Transport::NatsJson] {

@@ -69,7 +69,7 @@ fn by_claims(issuer: &Issuer) -> Vec<Bad> {
 fn by_signature(issuer: &Issuer) -> Vec<Bad> {
     let good = || issuer.token("operator", "somebody");
     let signed = |token: Token| issuer.signed(&token);
-    let stranger = Signer::new("first").expect("a key");
+    let stranger = Signer::new("ES256").expect("a key");
     let spoilt = issuer.operator().replace('.', ".A");
     let unsigned = |token: Token| format!("{}.", token.unsigned());
     vec![
@@ -96,7 +96,7 @@ fn by_signature(issuer: &Issuer) -> Vec<Bad> {
             "HS256 by the public key",
             good()
                 .head("alg", json!("HS256"))
-                .with_hmac(issuer.signer().point()),
+                .with_hmac(issuer.signer().public()),
             "unknown key, or in a way",
         ),
         (
