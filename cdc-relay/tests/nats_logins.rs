@@ -6,7 +6,11 @@ use std::{fs, path::PathBuf, time::SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use harness::{Guard, Process, certificates::Authority, eventually, http};
+use harness::{
+    Guard, Process,
+    certificates::{Authority, Identity},
+    eventually, http,
+};
 use nkeys::KeyPair;
 use rig::{Rig, SOON};
 use serde_json::{Value, json};
@@ -292,4 +296,41 @@ async fn tls_that_is_demanded_is_never_left_out() -> Result<()> {
     let first = [("NATS_TLS_CA", ca.as_str()), ("NATS_TLS", "first")];
     let relay = rig.relay_with("relay", &first)?;
     publishes(&rig, &relay).await
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused_by_either_side() -> Result<()> {
+    let guard = Guard::start()?;
+    let authority = Authority::new(&guard, "authority")?;
+    let ca = authority.certificate().display().to_string();
+    let (expired, good) = (
+        authority.sign_expired(&["127.0.0.1"])?,
+        authority.sign(&["127.0.0.1"])?,
+    );
+    let configuration = |server: &Identity| {
+        let (certificate, key) = (&server.certificate, &server.key);
+        format!(
+            "tls: {{ cert_file: {certificate:?}, key_file: {key:?}, ca_file: {ca:?}, verify: true, timeout: 10 }}"
+        )
+    };
+    let rig = Rig::start_in(guard.clone(), &[], &configuration(&expired)).await?;
+    let shown = authority.sign(&["relay"])?;
+    let (certificate, key) = (
+        shown.certificate.display().to_string(),
+        shown.key.display().to_string(),
+    );
+    let settings = [
+        ("NATS_TLS_CA", ca.as_str()),
+        ("NATS_TLS_CERT", &certificate),
+        ("NATS_TLS_KEY", &key),
+    ];
+    let mend = "the server's certificate has expired: renew it";
+    refused(&rig, &settings, mend, "PRIVATE KEY").await?;
+
+    let rig = Rig::start_in(guard.clone(), &[], &configuration(&good)).await?;
+    authority.sign_expired(&["relay"])?.replace(&shown)?;
+    let mend = "the client certificate in NATS_TLS_CERT and NATS_TLS_KEY has expired: renew it";
+    refused(&rig, &settings, mend, "PRIVATE KEY").await?;
+    authority.sign(&["other"])?.replace(&shown)?;
+    publishes(&rig, &rig.relay_with("relay", &settings)?).await
 }

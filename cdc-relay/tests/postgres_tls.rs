@@ -192,20 +192,23 @@ async fn a_server_without_tls_is_refused_where_it_is_demanded() -> Result<()> {
     Ok(())
 }
 
+/// Makes the role that is known by its certificate alone; its URL, without that.
+async fn holder(rig: &Rig, authority: &Authority) -> Result<String> {
+    let role = "CREATE ROLE badge SUPERUSER REPLICATION LOGIN";
+    rig.sql.batch_execute(role).await?;
+    let (port, ca) = (rig.postgres.port(), authority.certificate().display());
+    Ok(format!(
+        "postgres://badge@127.0.0.1:{port}/{DATABASE}?sslmode=verify-full&sslrootcert={ca}"
+    ))
+}
+
 #[tokio::test]
 async fn a_client_certificate_is_enough_where_pg_hba_asks_for_one() -> Result<()> {
     let guard = Guard::start()?;
     let authority = Authority::new(&guard, "authority")?;
     let (server, badge) = (authority.sign(&["127.0.0.1"])?, authority.sign(&["badge"])?);
     let rig = rig(guard, &authority, &server).await?;
-    rig.sql
-        .batch_execute("CREATE ROLE badge SUPERUSER REPLICATION LOGIN")
-        .await?;
-    let base = format!(
-        "postgres://badge@127.0.0.1:{}/{DATABASE}?sslmode=verify-full&sslrootcert={}",
-        rig.postgres.port(),
-        authority.certificate().display()
-    );
+    let base = holder(&rig, &authority).await?;
     let without = rig.relay_with("without", &[("DATABASE_URL", &base)])?;
     says(&without, "connection requires a valid client certificate").await?;
     without.kill().await?;
@@ -375,4 +378,23 @@ async fn a_password_that_is_changed_in_its_file_is_used_by_both_connections() ->
         "{said}"
     );
     Ok(())
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused_by_either_side() -> Result<()> {
+    let guard = Guard::start()?;
+    let authority = Authority::new(&guard, "authority")?;
+    let server = authority.sign_expired(&["127.0.0.1"])?;
+    let shown = authority.sign_expired(&["badge"])?;
+    let rig = rig(guard, &authority, &server).await?;
+    let (certificate, key) = (shown.certificate.display(), shown.key.display());
+    let base = holder(&rig, &authority).await?;
+    let url = format!("{base}&sslcert={certificate}&sslkey={key}");
+    let relay = rig.relay_with("badge", &[("DATABASE_URL", &url)])?;
+    says(&relay, "the server's certificate has expired: renew it").await?;
+    authority.sign(&["127.0.0.1"])?.replace(&server)?;
+    rig.sql.batch_execute("SELECT pg_reload_conf()").await?;
+    says(&relay, "the client certificate in sslcert and sslkey").await?;
+    authority.sign(&["badge"])?.replace(&shown)?;
+    relay.wait_ready().await
 }

@@ -1,8 +1,10 @@
 //! Certificates for a test: an authority of its own, and what it signs, as PEM files.
 
 use std::fs;
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -86,11 +88,26 @@ impl Authority {
     /// # Errors
     /// As [`Authority::sign`].
     pub fn sign_expired(&self, names: &[&str]) -> Result<Identity> {
+        // The January of 2020.
+        self.sign_as("expired", names, 1_577_836_800..1_580_428_800)
+    }
+
+    /// The same, but good from and until then, in seconds since 1970.
+    ///
+    /// # Errors
+    /// As [`Authority::sign`].
+    pub fn sign_for(&self, names: &[&str], time: Range<i64>) -> Result<Identity> {
+        self.sign_as("limited", names, time)
+    }
+
+    fn sign_as(&self, what: &str, names: &[&str], time: Range<i64>) -> Result<Identity> {
         let subject = names.first().context("a certificate without a name")?;
         let mut params = params(subject, names)?;
-        params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(2020, 1, 31);
-        self.signed(&format!("{subject}-expired"), params)
+        let epoch = date_time_ymd(1970, 1, 1);
+        let at = |seconds: i64| anyhow::Ok(epoch + Duration::from_secs(seconds.try_into()?));
+        params.not_before = at(time.start)?;
+        params.not_after = at(time.end)?;
+        self.signed(&format!("{subject}-{what}"), params)
     }
 
     fn signed(&self, file: &str, params: CertificateParams) -> Result<Identity> {
@@ -115,7 +132,8 @@ impl Identity {
     /// When it cannot be written there.
     pub fn replace(&self, other: &Self) -> Result<()> {
         replace(&self.certificate, &other.certificate)?;
-        replace(&self.key, &other.key)
+        replace(&self.key, &other.key)?;
+        Server::user()?.own(&other.key)
     }
 }
 

@@ -7,7 +7,7 @@ use async_nats::connection::State;
 use chassis::{config, health::Health, nats};
 use harness::{
     Guard, Nats,
-    certificates::{Authority, replace},
+    certificates::{Authority, Identity, replace},
     eventually,
 };
 use tokio::time::timeout;
@@ -45,7 +45,10 @@ async fn it_waits_for_nats_and_readiness_follows_it() -> Result<()> {
 
 /// A server that asks for a certificate of `callers`, and for a login that stands in a file.
 async fn secured(guard: &Guard, authority: &Authority, callers: &Authority) -> Result<Nats> {
-    let server = authority.sign(&["127.0.0.1"])?;
+    secured_by(guard, &authority.sign(&["127.0.0.1"])?, callers).await
+}
+
+async fn secured_by(guard: &Guard, server: &Identity, callers: &Authority) -> Result<Nats> {
     let tls = format!(
         "tls: {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, verify: true, timeout: 10 }}",
         server.certificate,
@@ -120,5 +123,35 @@ async fn a_certificate_a_ca_and_a_password_that_are_renewed_are_used_by_the_next
     })
     .await?;
     client.flush().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused_by_either_side() -> Result<()> {
+    let guard = Guard::start()?;
+    let authority = Authority::new(&guard, "authority")?;
+    fs::write(guard.directory().join("login.conf"), "")?;
+    let shown = authority.sign_expired(&["caller"])?;
+    let connected = async |server: &Nats| {
+        let config = config::Nats {
+            tls_ca: Some(authority.certificate().to_owned()),
+            tls_cert: Some(shown.certificate.clone()),
+            tls_key: Some(shown.key.clone()),
+            ..server.url().parse::<config::NatsUrl>().unwrap().into()
+        };
+        timeout(SOON, nats::connect(&config, "tests")).await
+    };
+    let expired = authority.sign_expired(&["127.0.0.1"])?;
+    let server = secured_by(&guard, &expired, &authority).await?;
+    let refused = format!("{:#}", connected(&server).await?.unwrap_err());
+    let mend = "the server's certificate has expired: renew it";
+    ensure!(refused.contains(mend), "{refused}");
+
+    let server = secured(&guard, &authority, &authority).await?;
+    let refused = format!("{:#}", connected(&server).await?.unwrap_err());
+    let mend = "the client certificate in NATS_TLS_CERT and NATS_TLS_KEY has expired: renew it";
+    ensure!(refused.contains(mend), "{refused}");
+    authority.sign(&["caller"])?.replace(&shown)?;
+    connected(&server).await??;
     Ok(())
 }

@@ -3,9 +3,13 @@
 
 use std::{fs, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use chassis::{config, database, failure};
-use harness::{Guard, Postgres, certificates::Authority, eventually};
+use harness::{
+    Guard, Postgres,
+    certificates::{Authority, Identity},
+    eventually,
+};
 use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -19,7 +23,14 @@ fn config(url: &str) -> config::Database {
 }
 
 async fn secured(guard: &Guard, authority: &Authority) -> Result<Postgres> {
-    let server = authority.sign(&["127.0.0.1"])?;
+    secured_by(guard, &authority.sign(&["127.0.0.1"])?, &[]).await
+}
+
+async fn secured_by(
+    guard: &Guard,
+    server: &Identity,
+    further: &[(&str, &str)],
+) -> Result<Postgres> {
     let (certificate, key) = (
         server.certificate.display().to_string(),
         server.key.display().to_string(),
@@ -29,7 +40,7 @@ async fn secured(guard: &Guard, authority: &Authority) -> Result<Postgres> {
         ("ssl_cert_file", certificate.as_str()),
         ("ssl_key_file", &key),
     ];
-    Postgres::start_with(guard, &settings).await
+    Postgres::start_with(guard, &[&settings, further].concat()).await
 }
 
 #[tokio::test]
@@ -53,6 +64,48 @@ async fn the_pool_trusts_the_named_authority_alone() -> Result<()> {
         text.contains("the right CA's certificate in sslrootcert"),
         "{text}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused_by_the_pool_and_by_postgres() -> Result<()> {
+    let guard = Guard::start()?;
+    let authority = Authority::new(&guard, "authority")?;
+    let logins = guard.directory().join("pg_hba.conf");
+    let hba = "hostssl all badge 127.0.0.1/32 cert\nhost all all 127.0.0.1/32 scram-sha-256\n";
+    fs::write(&logins, hba)?;
+    let server = authority.sign_expired(&["127.0.0.1"])?;
+    let (logins, ca) = (
+        logins.display().to_string(),
+        authority.certificate().display().to_string(),
+    );
+    let further = [("hba_file", logins.as_str()), ("ssl_ca_file", &ca)];
+    let postgres = secured_by(&guard, &server, &further).await?;
+    let own = postgres.connect("postgres").await?;
+    own.batch_execute("CREATE ROLE badge LOGIN").await?;
+    let shown = authority.sign_expired(&["badge"])?;
+    let url = format!(
+        "postgres://badge@127.0.0.1:{}/postgres?sslmode=verify-full&sslrootcert={ca}&sslcert={}&sslkey={}",
+        postgres.port(),
+        shown.certificate.display(),
+        shown.key.display()
+    );
+    let refused = async |mend: &str| {
+        let refused = timeout(SOON, database::connect(&config(&url), "tests")).await?;
+        let text = format!("{:#}", refused.err().context("it was let in")?);
+        ensure!(text.contains(mend), "{text}");
+        anyhow::Ok(())
+    };
+    refused("the server's certificate has expired: renew it").await?;
+    authority.sign(&["127.0.0.1"])?.replace(&server)?;
+    own.batch_execute("SELECT pg_reload_conf()").await?;
+    let mend = "the client certificate in sslcert and sslkey of DATABASE_URL has expired: renew it";
+    eventually("the client's to be refused", SOON, async || {
+        refused(mend).await.map(Some)
+    })
+    .await?;
+    authority.sign(&["badge"])?.replace(&shown)?;
+    timeout(SOON, database::connect(&config(&url), "tests")).await??;
     Ok(())
 }
 
