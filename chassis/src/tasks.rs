@@ -73,6 +73,18 @@ impl Tasks {
         self.names.insert(handle.id(), name);
     }
 
+    /// Starts what runs until the token is cancelled, and mends its own failures.
+    pub fn background<F>(&mut self, name: &'static str, task: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let task = task(self.token());
+        self.spawn(name, async move {
+            task.await;
+            Ok(())
+        });
+    }
+
     /// Waits for the end of the process.
     ///
     /// `Ok` when a signal came and every task finished in time, or every task finished by itself.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chassis::config::{Admin, Auth, Database, Grpc, Nats, Owner, Shutdown, Telemetry, Value};
+use chassis::tls::expiry::Watched;
 use mailbox::consumer;
 
 /// More events in one transaction than this hold row locks for too long.
@@ -68,6 +69,18 @@ impl Config {
     /// For how long answers to requests with an id are kept.
     pub fn request_retention(&self) -> Duration {
         Duration::from_secs(self.request_retention_seconds)
+    }
+
+    /// The files of certificates that it shows, and by which it trusts.
+    pub fn certificates(&self) -> Vec<Watched> {
+        let (grpc, auth) = (self.grpc.certificates(), self.auth.certificates());
+        [
+            grpc,
+            auth,
+            self.nats.certificates(),
+            self.database.certificates(),
+        ]
+        .concat()
     }
 
     /// The durable consumer `durable` of the other service's events `types`, by their full names.

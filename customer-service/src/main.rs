@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use chassis::health::Health;
 use chassis::tasks::Tasks;
+use chassis::tls::expiry;
 use chassis::{admin, auth, database, grpc, listen, nats, telemetry};
 use clap::Parser as _;
 use customer_service::api::{self, Customers};
@@ -69,20 +70,12 @@ async fn main() -> anyhow::Result<()> {
         let (pool, client, token) = (pool.clone(), client.clone(), tasks.token());
         async move { Ok(consumer::run(pool, client, orders, Reactions, token).await?) }
     });
-    tasks.spawn("kept requests", {
-        let (pool, kept, token) = (pool.clone(), config.request_retention(), tasks.token());
-        async move {
-            requests::maintain(pool, kept, token).await;
-            Ok(())
-        }
+    let certificates = config.certificates();
+    tasks.background("certificates", |token| expiry::watch(certificates, token));
+    tasks.background("kept requests", |token| {
+        requests::maintain(pool.clone(), config.request_retention(), token)
     });
-    tasks.spawn("partitions", {
-        let token = tasks.token();
-        async move {
-            partitions::maintain(pool, token).await;
-            Ok(())
-        }
-    });
+    tasks.background("partitions", |token| partitions::maintain(pool, token));
     let token = tasks.token();
     let watching = database::watch(config.database, NAME, database_check, token);
     tasks.spawn("database", watching);

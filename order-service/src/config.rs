@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chassis::config::{Admin, Auth, Database, Grpc, Nats, Owner, Shutdown, Telemetry, Value};
+use chassis::tls::expiry::Watched;
 use mailbox::consumer;
 
 /// More events in one transaction than this hold row locks for too long.
@@ -105,6 +106,18 @@ impl Config {
     /// How long an order may be pending (I8).
     pub fn order_deadline(&self) -> Duration {
         Duration::from_secs(self.order_deadline_seconds)
+    }
+
+    /// The files of certificates that it shows, and by which it trusts.
+    pub fn certificates(&self) -> Vec<Watched> {
+        let (grpc, auth) = (self.grpc.certificates(), self.auth.certificates());
+        [
+            grpc,
+            auth,
+            self.nats.certificates(),
+            self.database.certificates(),
+        ]
+        .concat()
     }
 
     /// The durable consumer `durable` of the other service's events `types`, by their full names.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use chassis::health::Health;
 use chassis::tasks::Tasks;
+use chassis::tls::expiry;
 use chassis::{admin, auth, database, grpc, listen, nats, telemetry};
 use clap::Parser as _;
 use dead_letters::DeadLetters;
@@ -16,7 +17,6 @@ use order_service::reactions::Reactions;
 use order_service::watch::reader::LOOK_AT_ALL_EVERY;
 use order_service::watch::{self, Hub};
 use order_service::{GRANTS, migrations, sweeper, wire};
-use tokio_util::sync::CancellationToken;
 
 const NAME: &str = "order-service";
 
@@ -68,25 +68,23 @@ async fn main() -> anyhow::Result<()> {
         let (pool, client, token) = (pool.clone(), client.clone(), tasks.token());
         async move { Ok(consumer::run(pool, client, answers, Reactions, token).await?) }
     });
-    background(&mut tasks, "watched orders", |token| {
+    tasks.background("watched orders", |token| {
         watch::reader::run(hub.clone(), pool.clone(), LOOK_AT_ALL_EVERY, token)
     });
-    background(&mut tasks, "signals", |token| {
+    tasks.background("signals", |token| {
         let stream = config.own_events_stream.clone();
         watch::signals::run(hub, client.clone(), stream, token)
     });
-    background(&mut tasks, "backlog", |token| {
+    tasks.background("backlog", |token| {
         backlog::run(backlog, pool.clone(), token)
     });
-    background(&mut tasks, "sweeper", |token| {
-        sweeper::run(pool.clone(), token)
-    });
-    background(&mut tasks, "kept requests", |token| {
+    tasks.background("sweeper", |token| sweeper::run(pool.clone(), token));
+    let certificates = config.certificates();
+    tasks.background("certificates", |token| expiry::watch(certificates, token));
+    tasks.background("kept requests", |token| {
         requests::maintain(pool.clone(), config.request_retention(), token)
     });
-    background(&mut tasks, "partitions", |token| {
-        partitions::maintain(pool, token)
-    });
+    tasks.background("partitions", |token| partitions::maintain(pool, token));
     let token = tasks.token();
     let watching = database::watch(config.database, NAME, database_check, token);
     tasks.spawn("database", watching);
@@ -111,16 +109,4 @@ async fn prepare_database(config: &Config) -> anyhow::Result<()> {
         ("mailbox_migrations", mailbox::migrations()),
     ];
     database::prepare(&config.database, &config.owner, NAME, schema, &GRANTS).await
-}
-
-/// Starts what runs until the token is cancelled, and mends its own failures.
-fn background<F>(tasks: &mut Tasks, name: &'static str, task: impl FnOnce(CancellationToken) -> F)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let task = task(tasks.token());
-    tasks.spawn(name, async move {
-        task.await;
-        Ok(())
-    });
 }

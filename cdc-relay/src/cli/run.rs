@@ -1,6 +1,13 @@
 //! `run`: publishes until a signal.
 
-use chassis::{admin, health::Health, listen, nats, tasks::Tasks, telemetry};
+use chassis::{
+    admin,
+    health::Health,
+    listen, nats,
+    tasks::Tasks,
+    telemetry,
+    tls::expiry::{self, Watched},
+};
 use clap::Args;
 
 use crate::{config::Config, relay};
@@ -26,6 +33,11 @@ pub async fn run(Run { config }: Run) -> anyhow::Result<()> {
         "admin",
         admin::serve(admin, health.clone(), telemetry.metrics(), tasks.token()),
     );
+
+    let settings = ["sslcert of DATABASE_URL", "sslrootcert of DATABASE_URL"];
+    let postgres = Watched::of_postgres(config.source.database_url.tls(), settings);
+    let certificates = [config.nats.certificates(), postgres].concat();
+    tasks.background("certificates", |token| expiry::watch(certificates, token));
 
     let nats = nats::connect(&config.nats, "cdc-relay").await?;
     tasks.spawn(

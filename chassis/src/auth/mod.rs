@@ -174,6 +174,7 @@ impl Guard {
             );
             return Ok(Self::off(table));
         }
+        describe();
         let issuer = required("AUTH_ISSUER", &config.issuer)?;
         let audience = required("AUTH_AUDIENCE", &config.audience)?;
         let source = match &config.jwks {
@@ -242,6 +243,18 @@ impl Guard {
         let found = self.table.iter().find(|(name, _)| *name == operation);
         found.map(|(_, scopes)| *scopes)
     }
+}
+
+fn describe() {
+    metrics::describe_counter!(
+        "auth_refusals_total",
+        "Requests that were not let in on account of their token, by reason"
+    );
+    metrics::describe_counter!(
+        "auth_keys_failures_total",
+        "Looks at AUTH_JWKS that failed, so that the keys as they were went on being used"
+    );
+    metrics::counter!("auth_keys_failures_total").increment(0);
 }
 
 fn required<'a>(name: &str, given: &'a Option<String>) -> anyhow::Result<&'a str> {

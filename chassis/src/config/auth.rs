@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use hyper::Uri;
 
 use super::{Value, value};
+use crate::tls::expiry::Watched;
 
 /// How callers show who they are. What is set to nothing is not set.
 #[derive(Args, Clone, Debug)]
@@ -37,6 +38,15 @@ pub struct Auth {
     #[arg(id = "AUTH_AUDIENCE", long = "auth-audience", env = "AUTH_AUDIENCE",
           value_parser = Value::new(text, "shop"))]
     pub audience: Option<String>,
+}
+
+impl Auth {
+    /// The file of certificates by which the URL of the keys is trusted.
+    pub fn certificates(&self) -> Vec<Watched> {
+        Watched::trusted("AUTH_JWKS_CA", &self.jwks_ca)
+            .into_iter()
+            .collect()
+    }
 }
 
 /// Whether callers are asked who they are.

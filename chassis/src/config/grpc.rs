@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Args;
 
 use super::{Value, value};
+use crate::tls::expiry::Watched;
 
 /// The gRPC that the process serves. What is set to nothing is not set.
 #[derive(Args, Clone, Debug)]
@@ -30,6 +31,15 @@ pub struct Grpc {
     #[arg(id = "GRPC_TLS_CLIENT_CA", long = "grpc-tls-client-ca", env = "GRPC_TLS_CLIENT_CA",
           value_parser = value::file("/etc/grpc/client-ca.crt"))]
     pub tls_client_ca: Option<PathBuf>,
+}
+
+impl Grpc {
+    /// The files of certificates that it is served by.
+    pub fn certificates(&self) -> Vec<Watched> {
+        let shown = Watched::shown("GRPC_TLS_CERT", &self.tls_cert);
+        let trusted = Watched::trusted("GRPC_TLS_CLIENT_CA", &self.tls_client_ca);
+        shown.into_iter().chain(trusted).collect()
+    }
 }
 
 /// Without TLS.

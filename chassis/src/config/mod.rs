@@ -19,6 +19,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use crate::tls::expiry::Watched;
+
 pub use self::{
     auth::{Auth, AuthMode, Jwks},
     bearer::bearer,
@@ -115,6 +117,12 @@ pub struct Owner {
 }
 
 impl Database {
+    /// The files of certificates that it is talked to with.
+    pub fn certificates(&self) -> Vec<Watched> {
+        let settings = ["sslcert of DATABASE_URL", "sslrootcert of DATABASE_URL"];
+        Watched::of_postgres(self.url.tls(), settings)
+    }
+
     /// Where to connect, with the password from its file.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::{NatsUrl, Secret, value};
+use crate::tls::expiry::Watched;
 
 /// The NATS that the process talks to. What is set to nothing is not set.
 #[derive(Args, Clone, Debug)]
@@ -83,6 +84,15 @@ pub enum NatsTls {
     Auto,
     Require,
     First,
+}
+
+impl Nats {
+    /// The files of certificates that it is talked to with.
+    pub fn certificates(&self) -> Vec<Watched> {
+        let shown = Watched::shown("NATS_TLS_CERT", &self.tls_cert);
+        let trusted = Watched::trusted("NATS_TLS_CA", &self.tls_ca);
+        shown.into_iter().chain(trusted).collect()
+    }
 }
 
 /// A NATS that wants no login.

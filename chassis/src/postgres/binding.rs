@@ -3,7 +3,8 @@
 
 use ring::digest::{Algorithm, SHA256, SHA384, SHA512, digest};
 
-const SEQUENCE: u8 = 0x30;
+use crate::tls::der::{SEQUENCE, element};
+
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const EXPLICIT_0: u8 = 0xa0;
 
@@ -59,26 +60,6 @@ fn plain_hash(oid: &[u8]) -> Option<&'static Algorithm> {
         [0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 3] => Some(&SHA512),
         _ => None,
     }
-}
-
-/// The content of the DER element at the front, if it has this tag, and what follows it.
-fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (&found, rest) = der.split_first()?;
-    if found != tag {
-        return None;
-    }
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        // A length of up to four bytes: more than any certificate.
-        0x81..=0x84 => {
-            let (length, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            let fold = |sum: usize, byte: &u8| (sum << 8) | usize::from(*byte);
-            (length.iter().fold(0, fold), rest)
-        }
-        _ => return None,
-    };
-    rest.split_at_checked(length)
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! A client's files are read anew for each connection, a server's looked at every few seconds (see
 //! [`server`]), so that a renewed certificate is taken up by itself.
 
+pub(crate) mod der;
+pub mod expiry;
 mod explain;
 pub(crate) mod server;
 mod verify;
