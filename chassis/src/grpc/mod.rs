@@ -11,6 +11,7 @@ mod listener;
 mod observe;
 mod observed_body;
 mod places;
+mod prompt_body;
 mod refused;
 mod starting;
 

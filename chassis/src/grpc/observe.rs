@@ -18,7 +18,7 @@ use tokio::{
 use tonic::{Code, Status};
 use tracing::{Instrument as _, Span};
 
-use super::{descriptors::Descriptors, observed_body::ObservedBody};
+use super::{descriptors::Descriptors, observed_body::ObservedBody, prompt_body::PromptBody};
 use crate::{admission::Admission, auth::Guard, invalid, request, trace};
 
 /// Requests in progress at once, open server streams included (I12), but for those that have given up
@@ -104,6 +104,8 @@ async fn handle(guard: &Guard, mut call: Request, next: Next) -> Response {
             Ok(caller) => call.extensions_mut().insert(caller),
             Err(refusal) => return refusal.into_http(),
         };
+        // Of ours, none takes a stream of requests.
+        call = call.map(|body| Body::new(PromptBody::new(body)));
     }
     call.headers_mut().remove(AUTHORIZATION);
     next.run(call).await

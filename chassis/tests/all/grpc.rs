@@ -1,13 +1,19 @@
 //! gRPC: health, reflection, deadlines, panics, limits, traces, shutdown.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use chassis::{auth::Guard, grpc, health::Health, listen};
 use harness::eventually;
 use tokio::{sync::Semaphore, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{Code, Request, Status, codegen::Service as _, transport::Channel};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -342,5 +348,52 @@ async fn a_handler_knows_its_callers_deadline() -> Result<()> {
     assert!((2_000..3_000).contains(&hurried), "{hurried} ms");
     let patient = left(text("")).await?;
     assert!((20_000..=30_000).contains(&patient), "{patient} ms");
+    Ok(())
+}
+
+/// A body of which a byte comes now and then, and never the last.
+struct Trickle(tokio::time::Interval);
+
+impl http_body::Body for Trickle {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Status>>> {
+        // The head of a message of 64 KiB, and then pieces of it.
+        let tick = self.0.poll_tick(context);
+        tick.map(|_| {
+            Some(Ok(http_body::Frame::data(bytes::Bytes::from_static(&[
+                0, 0, 1, 0, 0,
+            ]))))
+        })
+    }
+}
+
+#[tokio::test]
+async fn who_sends_a_request_slowly_is_refused_within_seconds() -> Result<()> {
+    let server = Server::start().await?;
+    let mut channel = server.channel().await?;
+    for every in [Duration::from_millis(900), Duration::from_secs(3600)] {
+        let mut trickle = tokio::time::interval(every);
+        trickle.tick().await;
+        let request =
+            axum::http::Request::post(format!("http://{}/test.v1.Test/Echo", server.address))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .body(tonic::body::Body::new(Trickle(trickle)))?;
+        let begun = Instant::now();
+        std::future::poll_fn(|context| channel.poll_ready(context)).await?;
+        let answer = timeout(SOON, channel.call(request)).await??;
+        let status = Status::from_header_map(answer.headers()).context("no status")?;
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+        assert!(
+            status.message().contains("was not sent within 5 s"),
+            "{status}"
+        );
+        assert!(begun.elapsed() >= Duration::from_secs(4), "at once");
+    }
     Ok(())
 }
