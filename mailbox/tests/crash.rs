@@ -10,6 +10,8 @@
     reason = "the world of the other tests has more than is needed here"
 )]
 
+#[path = "data_path/script.rs"]
+mod script;
 #[path = "data_path/world.rs"]
 mod world;
 

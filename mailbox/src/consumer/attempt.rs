@@ -17,7 +17,8 @@ use crate::inbox::{self, Claimed, Delivery};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why an attempt failed. The first three concern its events, the last one concerns none.
+/// Why an attempt failed. The first three concern its events, the last one concerns none; of those between
+/// nobody knows.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Setback {
     /// The handler, or Postgres, refuses the events.
@@ -36,6 +37,10 @@ pub(crate) enum Setback {
     /// Another attempt may succeed.
     #[error("{}", chain(.0.as_ref()))]
     Transient(BoxError),
+    /// The connection was lost while the events were applied, and the server took no leave, as one does that
+    /// shuts down: a network that fails, or an event that kills its backend. Only repetition tells.
+    #[error("the connection to Postgres was lost amid it: {}", chain(.0.as_ref()))]
+    Broken(BoxError),
     /// Postgres does not answer: no attempt can succeed until it does.
     #[error("Postgres is unavailable: {}", chain(.0.as_ref()))]
     Unavailable(BoxError),
@@ -121,9 +126,8 @@ pub(crate) async fn attempt<H: Handler>(
     )
     .await;
     match outcome {
-        Ok(Err(setback)) if client.is_closed() || setback.is_farewell() => {
-            Err(Setback::Unavailable(setback.into()))
-        }
+        Ok(Err(setback)) if setback.is_farewell() => Err(Setback::Unavailable(setback.into())),
+        Ok(Err(setback)) if client.is_closed() => Err(Setback::Broken(setback.into())),
         Ok(outcome) => outcome,
         Err(_elapsed) => {
             // A statement may still be running on it. Postgres does not notice that it is closed while

@@ -7,13 +7,15 @@ use uuid::Uuid;
 use super::Handler;
 use super::attempt::Setback;
 use super::batch::{Item, Lease, release};
+use super::marks::SUSPECT_FROM;
 use super::received::Received;
 use super::worker::Worker;
 use crate::backoff;
 use crate::meters;
 
 /// After this many faults in a row the event is to blame: one may come from a passing state of the
-/// process, but an event that makes the handler panic each time must go.
+/// process, but an event that makes the handler panic each time must go. So must one that loses its connection
+/// to Postgres each time, alone and marked: its mark was committed there a moment before.
 const FAULTS_MAX: u32 = 5;
 
 impl<H: Handler> Worker<H> {
@@ -38,11 +40,13 @@ impl<H: Handler> Worker<H> {
     }
 
     pub(super) async fn settle_failed(&self, received: &Received, setback: Setback) {
-        let faults = if let Setback::Fault(_) = setback {
-            self.faults.count(received)
-        } else {
-            self.faults.forget(received);
-            0
+        let faults = match setback {
+            Setback::Fault(_) => self.faults.count(received),
+            Setback::Broken(_) if received.attempts >= SUSPECT_FROM => self.faults.count(received),
+            _ => {
+                self.faults.forget(received);
+                0
+            }
         };
         match setback {
             Setback::Definite(reason) => {
@@ -53,6 +57,9 @@ impl<H: Handler> Worker<H> {
             }
             Setback::Fault(reason) if faults >= FAULTS_MAX => {
                 self.bury(received, &reason).await;
+            }
+            setback @ Setback::Broken(_) if faults >= FAULTS_MAX => {
+                self.bury(received, &setback.to_string()).await;
             }
             setback => {
                 let delay = backoff::after(received.attempts);

@@ -27,6 +27,10 @@ use crate::meters;
 /// is not worth halving for it; if not, another such part can go ahead meanwhile.
 const CONFLICTS_MAX: u32 = 4;
 
+/// How often in a row a part may lose its connection before it is taken for the cause: it is halved then, or,
+/// alone, handed back. A server that fails loses a connection once or twice, and lets nobody in after that.
+const BREAKS_MAX: u32 = 3;
+
 /// Applies what one consumer fetches.
 pub(super) struct Worker<H> {
     pool: Pool,
@@ -255,7 +259,7 @@ impl<H: Handler> Worker<H> {
         lease: &mut Lease,
     ) -> Option<Result<Vec<Uuid>, Setback>> {
         let mut backoff = self.patience();
-        let mut conflicts = 0;
+        let (mut conflicts, mut breaks) = (0, 0);
         loop {
             let events = part.iter().filter_map(|item| item.event.as_ref().ok());
             let deliveries = events.cloned().collect();
@@ -272,6 +276,10 @@ impl<H: Handler> Worker<H> {
             };
             match setback {
                 Setback::Unavailable(_) => self.outlast(setback, held, lease, &mut backoff).await?,
+                Setback::Broken(_) if breaks + 1 < BREAKS_MAX => {
+                    breaks += 1;
+                    self.outlast(setback, held, lease, &mut backoff).await?;
+                }
                 _ if setback.is_conflict() && conflicts + 1 < CONFLICTS_MAX => {
                     conflicts += 1;
                     debug!(events = part.len(), reason = %setback, "a batch met another transaction; trying it again");

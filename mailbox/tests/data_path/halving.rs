@@ -119,3 +119,39 @@ async fn what_no_version_knows_is_a_dead_letter_after_a_while() -> Result<()> {
     assert_eq!(world.applied().await?, ["1", "3"]);
     Ok(())
 }
+
+/// As one does that kills its backend: the server takes no leave, and is there again at once.
+#[tokio::test]
+async fn an_event_that_breaks_its_connection_each_time_is_found_and_set_aside() -> Result<()> {
+    let (world, link) = World::linked().await?;
+    let script = Script::by(&link);
+    let payloads = ["0", "1", "break", "3"].map(str::to_owned).to_vec();
+    consume(&world, &script, payloads).await?;
+    let mut applied = world.applied().await?;
+    applied.sort();
+    assert_eq!(applied, ["0", "1", "3"]);
+    let letters = world.dead_letters().await?;
+    assert_eq!(letters.len(), 1);
+    let reason = crate::world::header(&letters[0], mailbox::dead_letter::REASON);
+    assert!(
+        reason.starts_with("the connection to Postgres was lost amid it"),
+        "{reason}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn connections_that_break_now_and_then_set_nothing_aside() -> Result<()> {
+    let (world, link) = World::linked().await?;
+    let script = Script::by(&link);
+    // So often that it is halved, is delivered again, and becomes a suspect.
+    let payloads = ["0", "break 2", "break 20", "3"]
+        .map(str::to_owned)
+        .to_vec();
+    consume(&world, &script, payloads.clone()).await?;
+    let mut applied = world.applied().await?;
+    applied.sort();
+    assert_eq!(applied, ["0", "3", "break 2", "break 20"]);
+    assert!(world.dead_letters().await?.is_empty());
+    Ok(())
+}

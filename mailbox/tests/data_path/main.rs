@@ -16,6 +16,7 @@ mod outbox;
 mod partitions;
 mod redrive;
 mod retention;
+mod script;
 mod suspects;
 mod tracing_context;
 mod world;
