@@ -32,8 +32,8 @@ pub type ToJson = fn(event_type: &str, payload: &[u8]) -> Result<String, String>
 const LIST: &str = "dead_letters.v1.DeadLetter";
 /// Letters that one request may name.
 const SEQUENCES_MAX: usize = 1000;
-/// No further letter is begun after this. A NATS request has 30 s, and the last letter takes its time.
-const REDRIVE_TIME: Duration = Duration::from_secs(20);
+/// No further letter is begun after this. A request has 30 s, and the last letter takes its time.
+const LETTERS_TIME: Duration = Duration::from_secs(20);
 /// Of a reason to discard; it becomes a header.
 const REASON_CHARS_MAX: usize = 500;
 
@@ -158,7 +158,7 @@ impl<H: Handler> DeadLetterService for DeadLetters<H> {
     ) -> Result<Response<RedriveDeadLettersResponse>, Status> {
         let asked = request.into_inner();
         let all = asked.all;
-        let until = Instant::now() + REDRIVE_TIME;
+        let until = Instant::now() + LETTERS_TIME;
         let (sequences, mut next_page_token) = self.asked(asked).await?;
         let mut results: Vec<RedriveResult> = Vec::new();
         for sequence in sequences {
@@ -195,8 +195,19 @@ impl<H: Handler> DeadLetterService for DeadLetters<H> {
             let why = format!("must be 1 to {REASON_CHARS_MAX} characters, not all blank");
             return Err(invalid::argument("reason", why));
         }
+        // A person's line breaks become blanks; what else controls something is nobody's to read.
+        let breaks = ['\n', '\r', '\t'];
+        if reason.contains(|c: char| c.is_control() && !breaks.contains(&c)) {
+            let why = "must not contain control characters but line breaks and tabs";
+            return Err(invalid::argument("reason", why));
+        }
+        let until = Instant::now() + LETTERS_TIME;
         let mut answer = DiscardDeadLettersResponse::default();
         for sequence in sequences {
+            if Instant::now() >= until {
+                answer.not_tried.push(sequence);
+                continue;
+            }
             let discarded = self.redrive.letters().discard(sequence, reason).await;
             match discarded.map_err(unreachable)? {
                 Some(_) => answer.discarded.push(sequence),

@@ -17,8 +17,8 @@ use crate::failure::Failure;
 use crate::reach::{Operation, Services};
 use crate::show::Out;
 
-/// The services give a redrive this before they answer.
-const REDRIVE_MAX: Duration = Duration::from_secs(20);
+/// The services give what concerns many letters this before they answer.
+const LETTERS_MAX: Duration = Duration::from_secs(20);
 
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum LettersCommand {
@@ -161,7 +161,7 @@ async fn redrive(
     let mut left = letters.to_vec();
     let mut results = Vec::new();
     for side in sides(service) {
-        let operation = Operation::read(side.subjects().redrive).waiting(REDRIVE_MAX);
+        let operation = Operation::read(side.subjects().redrive).waiting(LETTERS_MAX);
         let mut request = RedriveDeadLettersRequest {
             all,
             sequences: left.clone(),
@@ -204,23 +204,24 @@ async fn discard(
     reason: &str,
     out: &mut Out,
 ) -> Result<ExitCode, Failure> {
-    let mut whole = DiscardDeadLettersResponse {
-        discarded: Vec::new(),
-        not_found: letters.to_vec(),
-    };
+    let mut whole = DiscardDeadLettersResponse::default();
+    let mut left = letters.to_vec();
     for side in Side::BOTH {
-        if whole.not_found.is_empty() {
-            break;
+        let operation = Operation::read(side.subjects().discard).waiting(LETTERS_MAX);
+        // What one of them does not have the other may.
+        let mut asked = std::mem::take(&mut left);
+        while !asked.is_empty() {
+            let request = DiscardDeadLettersRequest {
+                sequences: asked,
+                reason: reason.to_owned(),
+            };
+            let answer: DiscardDeadLettersResponse = services.call(operation, &request).await?;
+            whole.discarded.extend(answer.discarded);
+            left.extend(answer.not_found);
+            asked = answer.not_tried;
         }
-        let request = DiscardDeadLettersRequest {
-            sequences: whole.not_found.clone(),
-            reason: reason.to_owned(),
-        };
-        let operation = Operation::read(side.subjects().discard);
-        let answer: DiscardDeadLettersResponse = services.call(operation, &request).await?;
-        whole.discarded.extend(answer.discarded);
-        whole.not_found = answer.not_found;
     }
+    whole.not_found = left;
     out.discarded(&whole)?;
     Ok(match whole.not_found.is_empty() {
         true => ExitCode::SUCCESS,

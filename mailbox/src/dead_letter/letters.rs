@@ -5,7 +5,8 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::HeaderMap;
+use async_nats::jetstream::context::{GetStreamErrorKind, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, RawMessageErrorKind, StorageType, Stream,
@@ -16,8 +17,8 @@ use tracing::warn;
 
 use super::writer::header_text;
 use super::{
-    DISCARD_REASON, DISCARDED_PREFIX, DISCARDED_SEQUENCE, DISCARDED_STREAM, Letter, Opened, STREAM,
-    SUBJECT_PREFIX,
+    DISCARD_REASON, DISCARDED_PREFIX, DISCARDED_SEQUENCE, DISCARDED_STREAM, Letter, Opened,
+    PAYLOAD_OMITTED, STREAM, SUBJECT_PREFIX,
 };
 use crate::envelope::EVENT_ID;
 
@@ -185,11 +186,31 @@ impl Letters {
         headers.insert(EVENT_ID, format!("{id}:{}", message.sequence));
         headers.insert(DISCARD_REASON, header_text(reason));
         headers.insert(DISCARDED_SEQUENCE, message.sequence.to_string());
+        let payload = message.payload;
+        let (sequence, bytes) = (message.sequence, payload.len());
+        match self.publish_discarded(headers.clone(), payload).await {
+            Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
+                warn!(
+                    sequence,
+                    bytes,
+                    "too large to be kept with the reason of its discard: its payload is left out"
+                );
+                headers.insert(PAYLOAD_OMITTED, bytes.to_string());
+                self.publish_discarded(headers, Bytes::new()).await?;
+            }
+            outcome => outcome?,
+        }
+        Ok(())
+    }
+
+    async fn publish_discarded(
+        &self,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
         let subject = format!("{DISCARDED_PREFIX}{}", self.durable);
-        self.context
-            .publish_with_headers(subject, headers, message.payload)
-            .await?
-            .await?;
+        let sent = self.context.publish_with_headers(subject, headers, payload);
+        sent.await?.await?;
         Ok(())
     }
 

@@ -174,6 +174,39 @@ async fn a_discarded_letter_leaves_a_trace_with_its_event_and_the_reason() -> Re
 }
 
 #[tokio::test]
+async fn a_letter_that_leaves_no_room_for_a_reason_is_discarded_with_a_pointer() -> Result<()> {
+    let world = World::shared().await?;
+    dead(&world, &["refuse it"]).await?;
+    let mut stored = world.dead_letters().await?.remove(0);
+    // As large as a letter can be: a further header does not fit. Another id will have its length.
+    let id = uuid::Uuid::now_v7().to_string();
+    stored.headers.insert("Nats-Msg-Id", id);
+    let headers = stored.headers.iter().flat_map(|(name, values)| {
+        let name: &str = name.as_ref();
+        values
+            .iter()
+            .map(move |value| format!("{name}: {value}\r\n").len())
+    });
+    let headers = headers.sum::<usize>() + "NATS/1.0\r\n\r\n".len();
+    let bytes = world.nats.max_payload() - headers - 40;
+    stored.payload = "x".repeat(bytes).into();
+    let letter = put_back(&world, &stored).await?;
+    let discarded = letters(&world).discard(letter, "too large").await?;
+    ensure!(discarded.is_some());
+    let left = world.dead_letters().await?;
+    ensure!(left.iter().all(|left| left.sequence != letter));
+    let discarded = dead_letter::DISCARDED_STREAM;
+    let stream = world.jetstream.get_stream(discarded).await?;
+    let subject = format!("discarded.{}", world.name);
+    let trace = stream.get_last_raw_message_by_subject(&subject).await?;
+    assert_eq!(header(&trace, dead_letter::DISCARD_REASON), "too large");
+    let omitted = header(&trace, dead_letter::PAYLOAD_OMITTED);
+    assert_eq!(omitted, bytes.to_string());
+    assert!(trace.payload.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
 async fn letters_are_paged_and_those_of_others_are_not_seen() -> Result<()> {
     let (world, other) = (World::shared().await?, World::shared().await?);
     let sequences = dead(&world, &["refuse 1", "refuse 2", "refuse 3"]).await?;

@@ -54,7 +54,8 @@ async fn provoke(system: &System, side: Side) -> Result<()> {
     let sequence = letter(system, side, &event).await?;
     let discard = DiscardDeadLettersRequest {
         sequences: vec![sequence],
-        reason: with_breaks("because"),
+        // The rest is refused.
+        reason: with_breaks("because").replace(['\u{85}', '\u{b}', '\u{1b}'], ""),
     };
     let operation = format!("dead_letters.v1.{}.DiscardDeadLetters", side.service());
     let done: DiscardDeadLettersResponse = client.call(&operation, &discard).await?;

@@ -130,7 +130,8 @@ fn a_reason_to_discard_is_refused_where_it_is_none() {
     on_shared_system(async |system| {
         for client in every_client(system).await {
             for service in ["order-service", "customer-service"] {
-                for reason in ["", " \u{a0}\n", &"'".repeat(501)] {
+                let long = "'".repeat(501);
+                for reason in ["", " \u{a0}\n", &long, "a\0b", "\u{1b}[31mred", "a\u{7f}"] {
                     let operation = format!("dead_letters.v1.{service}.DiscardDeadLetters");
                     let request = DiscardDeadLettersRequest {
                         sequences: vec![u64::MAX],
