@@ -17,4 +17,4 @@ mod hub;
 pub mod reader;
 pub mod signals;
 
-pub use hub::{Full, Hub, Watcher};
+pub use hub::{Full, Hub, NoOutcome, Watcher};

@@ -38,12 +38,12 @@ impl Patience {
         Some(Self { until, admission })
     }
 
-    /// The pending order with its outcome; still pending when the time is up, or the service ends.
+    /// The pending order with its outcome; still pending when the time is up, or there will be none here.
     pub(super) async fn outcome(&self, pending: Order, watcher: &mut Watcher) -> Order {
         self.admission.give_up_place();
         let until = self.until.into();
         let outcome = tokio::time::timeout_at(until, watcher.outcome()).await;
-        outcome.ok().flatten().unwrap_or(pending)
+        outcome.ok().and_then(Result::ok).unwrap_or(pending)
     }
 }
 
@@ -98,9 +98,7 @@ pub(super) fn changes(
     }
     let then = stream::once(async move {
         let outcome = watcher.outcome().await;
-        let outcome = outcome.ok_or_else(|| {
-            Status::unavailable("the service is ending: watch again, at another replica")
-        })?;
+        let outcome = outcome.map_err(|none| Status::unavailable(none.to_string()))?;
         Ok(response(&outcome))
     });
     now.chain(then).boxed()

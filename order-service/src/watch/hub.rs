@@ -54,9 +54,22 @@ struct State {
     looks: BTreeSet<(Instant, OrderId)>,
 }
 
+/// Why a watcher waits no longer, without an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoOutcome {
+    #[error("the service is ending: watch again, at another replica")]
+    Ending,
+    /// A newer one, which may be there in an upgrade, can.
+    #[error("this version cannot read the order any more: watch again, at another replica")]
+    Unreadable,
+}
+
+/// What ends the wait for an order.
+type Seen = Result<Order, NoOutcome>;
+
 #[derive(Debug)]
 struct Watched {
-    outcome: watch::Sender<Option<Order>>,
+    outcome: watch::Sender<Option<Seen>>,
     watchers: usize,
     look_at: Option<Instant>,
     /// Looks that are left of those that a signal is worth.
@@ -193,13 +206,14 @@ impl Hub {
         let mut state = self.state();
         for order in settled {
             if let Some(watched) = state.watched.get_mut(&order.order_id) {
-                watched.outcome.send_replace(Some(*order));
+                watched.outcome.send_replace(Some(Ok(*order)));
             }
         }
-        // No look soon after makes them readable.
+        // No look makes them readable, and who watches them should know.
         for order_id in unreadable {
             if let Some(watched) = state.watched.get_mut(order_id) {
-                watched.looks_left = 0;
+                let unreadable = Err(NoOutcome::Unreadable);
+                watched.outcome.send_replace(Some(unreadable));
             }
         }
         let now = Instant::now();
@@ -258,17 +272,21 @@ impl State {
 pub struct Watcher {
     hub: Hub,
     order_id: OrderId,
-    outcome: watch::Receiver<Option<Order>>,
+    outcome: watch::Receiver<Option<Seen>>,
 }
 
 impl Watcher {
-    /// The order with its outcome, as soon as there is one; none when the service ends.
-    pub async fn outcome(&mut self) -> Option<Order> {
+    /// The order with its outcome, as soon as there is one.
+    ///
+    /// # Errors
+    /// [`NoOutcome`]: there will be none here.
+    pub async fn outcome(&mut self) -> Result<Order, NoOutcome> {
         let closing = &self.hub.shared.closing;
         let outcome = self.outcome.wait_for(Option::is_some);
         // It cannot fail: the sender lives as long as this is registered.
-        let outcome = closing.run_until_cancelled(outcome).await?;
-        outcome.ok().and_then(|order| *order)
+        let seen = closing.run_until_cancelled(outcome).await;
+        let seen = seen.and_then(|seen| seen.ok().and_then(|seen| *seen));
+        seen.unwrap_or(Err(NoOutcome::Ending))
     }
 }
 

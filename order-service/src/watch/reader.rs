@@ -26,9 +26,6 @@ pub const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(5);
 /// After a failure. A database that does not answer is not asked more often on account of watchers.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What this version cannot read, it reads once the row is mended; a newer version reads it anyhow.
-const UNREADABLE_AFTER: Duration = LOOK_AT_ALL_EVERY;
-
 /// Until `token` is cancelled; at all of them about each `every`. What fails is logged, and tried again.
 pub async fn run(hub: Hub, pool: Pool, every: Duration, token: CancellationToken) {
     metrics::describe_counter!(
@@ -75,11 +72,10 @@ async fn look(hub: &Hub, pool: &Pool, taken: &[OrderId]) -> Result<(), Status> {
     let unreadable: Vec<OrderId> = found.unreadable.iter().map(|(id, _)| *id).collect();
     report(&found.unreadable);
     hub.seen(taken, &found.orders, &unreadable);
-    hub.put_back(&unreadable, UNREADABLE_AFTER);
     Ok(())
 }
 
-/// One line for all of them: there may be many, and they are looked at again.
+/// One line for all of them: there may be many.
 fn report(unreadable: &[(OrderId, store::Error)]) {
     let Some((order_id, why)) = unreadable.first() else {
         return;

@@ -114,7 +114,7 @@ async fn without_any_signal_the_clock_finds_the_outcome() {
 }
 
 #[tokio::test]
-async fn an_order_that_cannot_be_read_keeps_no_other_watcher_waiting() {
+async fn an_order_that_cannot_be_read_keeps_no_watcher_waiting() {
     let replica = Replica::without_clock(database().await, WATCHERS);
     let (strange, order) = (pending(&replica.pool).await, pending(&replica.pool).await);
     let mut at_strange = replica.watch(&strange.order_id).await.unwrap();
@@ -140,11 +140,17 @@ async fn an_order_that_cannot_be_read_keeps_no_other_watcher_waiting() {
     assert_eq!(watching.told().await.state(), OrderState::Approved);
     assert!(watching.next().await.is_none());
 
-    // It is looked at again, and told once it can be read.
-    cancel_as("by_customer").await;
-    let told = at_strange.told().await;
-    assert_eq!(told.cancellation_reason(), CancellationReason::ByCustomer);
+    // Who watches it is sent to a replica that can read it.
+    let sent = at_strange.next().await.unwrap().unwrap_err();
+    assert_eq!(sent.code(), Code::Unavailable, "{sent}");
+    assert!(sent.message().contains("cannot read the order"), "{sent}");
     assert!(at_strange.next().await.is_none());
+    let refused = replica.watch(&strange.order_id).await.map(drop);
+    assert_eq!(refused.unwrap_err().code(), Code::Internal);
+    // As soon as it can be read again, it can be watched again.
+    cancel_as("by_customer").await;
+    let told = replica.watch(&strange.order_id).await.unwrap().told().await;
+    assert_eq!(told.cancellation_reason(), CancellationReason::ByCustomer);
 }
 
 #[tokio::test]
