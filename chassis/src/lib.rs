@@ -21,6 +21,7 @@ pub mod nats;
 pub mod admin;
 pub mod admission;
 pub mod auth;
+pub mod code;
 pub mod failure;
 pub mod grpc;
 pub mod invalid;

@@ -1,5 +1,4 @@
-//! What gRPC and NATS requests have in common: their metrics, the names of status codes, and the
-//! HTTP statuses that google.rpc maps them to.
+//! What gRPC and NATS requests have in common: their metrics.
 
 use std::time::Instant;
 
@@ -7,6 +6,8 @@ use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 use tonic::Code;
+
+pub(crate) use crate::code::{http_status, name};
 
 /// Tells the metrics' meanings to who scrapes them.
 pub(crate) fn describe() {
@@ -63,38 +64,6 @@ impl Request {
 impl Drop for Request {
     fn drop(&mut self) {
         self.finish(Code::Cancelled);
-    }
-}
-
-/// The code's name in the specification: `INVALID_ARGUMENT`.
-pub(crate) fn name(code: Code) -> &'static str {
-    name_and_http_status(code).0
-}
-
-/// The HTTP status that `google/rpc/code.proto` maps the code to.
-pub(crate) fn http_status(code: Code) -> usize {
-    name_and_http_status(code).1
-}
-
-fn name_and_http_status(code: Code) -> (&'static str, usize) {
-    match code {
-        Code::Ok => ("OK", 200),
-        Code::Cancelled => ("CANCELLED", 499),
-        Code::Unknown => ("UNKNOWN", 500),
-        Code::InvalidArgument => ("INVALID_ARGUMENT", 400),
-        Code::DeadlineExceeded => ("DEADLINE_EXCEEDED", 504),
-        Code::NotFound => ("NOT_FOUND", 404),
-        Code::AlreadyExists => ("ALREADY_EXISTS", 409),
-        Code::PermissionDenied => ("PERMISSION_DENIED", 403),
-        Code::ResourceExhausted => ("RESOURCE_EXHAUSTED", 429),
-        Code::FailedPrecondition => ("FAILED_PRECONDITION", 400),
-        Code::Aborted => ("ABORTED", 409),
-        Code::OutOfRange => ("OUT_OF_RANGE", 400),
-        Code::Unimplemented => ("UNIMPLEMENTED", 501),
-        Code::Internal => ("INTERNAL", 500),
-        Code::Unavailable => ("UNAVAILABLE", 503),
-        Code::DataLoss => ("DATA_LOSS", 500),
-        Code::Unauthenticated => ("UNAUTHENTICATED", 401),
     }
 }
 

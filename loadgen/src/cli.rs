@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use chassis::config;
+use chassis::grpc::client::Address;
 use clap::{Args, Parser, ValueEnum};
 use serde::Serialize;
 
@@ -122,7 +123,7 @@ pub(crate) struct Connection {
         value_name = "URL",
         default_value = "http://127.0.0.1:50051"
     )]
-    pub(crate) orders: String,
+    pub(crate) orders: Address,
     /// The address of the Customer Service's gRPC
     #[arg(
         id = "CUSTOMERS_GRPC",
@@ -131,7 +132,7 @@ pub(crate) struct Connection {
         value_name = "URL",
         default_value = "http://127.0.0.1:50051"
     )]
-    pub(crate) customers: String,
+    pub(crate) customers: Address,
     /// gRPC connections that the requests are spread over; each carries 256 at a time
     #[arg(long, default_value = "4", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) connections: u16,

@@ -14,7 +14,7 @@ use proto::orders::v1::OrderState;
 use tonic::Code;
 
 use crate::mix::Operation;
-use crate::reach::name;
+use chassis::code::name;
 
 /// The longest time that is told apart, in microseconds: an hour.
 const LATENCY_MAX: u64 = 3_600_000_000;
@@ -216,7 +216,12 @@ impl Record {
             let of_operation = &mut numbers.operations[operation as usize];
             match code {
                 Code::Ok => of_operation.ok += 1,
-                _ => *of_operation.errors.entry(name(code)).or_default() += 1,
+                _ => {
+                    *of_operation
+                        .errors
+                        .entry(name(code).to_owned())
+                        .or_default() += 1
+                }
             }
         }
         let took = at.saturating_duration_since(due);

@@ -14,9 +14,9 @@ use crate::customer::CustomerCommand;
 use crate::failure::Failure;
 use crate::letters::LettersCommand;
 use crate::order::OrderCommand;
-use crate::reach::address::Address;
 use crate::reach::tls::Tls;
 use crate::reach::token::Token;
+use chassis::grpc::client::Address;
 
 const EXIT_STATUS: &str = "\
 Exit status:

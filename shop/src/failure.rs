@@ -4,6 +4,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use chassis::code::name;
 use clap::error::ErrorKind;
 use tonic::Code;
 use uuid::Uuid;
@@ -57,36 +58,5 @@ impl Failure {
                 ExitCode::FAILURE
             }
         }
-    }
-}
-
-/// The code's name in the specification: `INVALID_ARGUMENT`. tonic has it as `InvalidArgument`.
-pub(crate) fn name(code: Code) -> String {
-    let mut name = String::new();
-    for letter in format!("{code:?}").chars() {
-        if letter.is_ascii_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.push(letter.to_ascii_uppercase());
-    }
-    name
-}
-
-/// The code of that name.
-pub(crate) fn code(text: &str) -> Option<Code> {
-    const LAST: i32 = Code::Unauthenticated as i32;
-    (0..=LAST).map(Code::from).find(|code| name(*code) == text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn codes_have_the_names_of_the_specification() {
-        assert_eq!(name(Code::InvalidArgument), "INVALID_ARGUMENT");
-        assert_eq!(name(Code::Ok), "OK");
-        assert_eq!(code("UNAUTHENTICATED"), Some(Code::Unauthenticated));
-        assert_eq!(code("NONSENSE"), None);
     }
 }

@@ -33,4 +33,4 @@ pub use port::Port;
 pub use postgres::Postgres;
 pub use process::{Process, binary};
 pub use roles::Role;
-pub use system::{Builder, Side, System};
+pub use system::{Builder, Shared, Side, System};

@@ -15,8 +15,10 @@ use crate::postgres::Postgres;
 use crate::process::Process;
 use crate::roles::{self, Role};
 
+mod shared;
 mod side;
 
+pub use shared::Shared;
 pub use side::Side;
 
 /// A call that takes longer than this hangs; a test should say so.

@@ -1,5 +1,8 @@
-//! gRPC's other end: calls over TLS, by a CA and a certificate of one's own. What is wrong with either is told
-//! in words that help.
+//! gRPC's other end: where it is called, with which token, and over TLS by a CA and a certificate of one's own.
+//! What is wrong with either is told in words that help.
+
+mod address;
+mod authorization;
 
 use std::{
     fmt, io,
@@ -25,6 +28,8 @@ use crate::{
     config::libpq::Roots,
     tls::{self, Invalid, explain},
 };
+
+pub use self::{address::Address, authorization::Authorization};
 
 /// How a server is found trustworthy, and what it is shown. Files are read anew for each connection.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! The same handlers as gRPC's over the NATS service API, so that `$SRV.PING`, `$SRV.INFO` and
 //! `$SRV.STATS` answer. Protobuf or JSON by `Content-Type`; the reply is in the same type.
 
+pub mod client;
 mod codec;
 mod endpoint;
 

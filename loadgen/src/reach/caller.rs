@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use chassis::config::{self, Secret, libpq::Roots};
-use chassis::grpc::client::Tls;
+use chassis::grpc::client::{Address, Tls};
 use clap::Args;
 
 /// What the services want of who calls.
@@ -31,8 +31,8 @@ impl Caller {
     }
 
     /// The rules for an address that begins with `https://`; none for another one.
-    pub(super) fn tls(&self, address: &str) -> Result<Option<Tls>> {
-        if !address.starts_with("https://") {
+    pub(super) fn tls(&self, address: &Address) -> Result<Option<Tls>> {
+        if !address.is_over_tls() {
             ensure!(
                 self.tls_ca.is_none() && self.tls_cert.is_none(),
                 "--tls-ca or --tls-cert is set, and {address} is not over TLS: let it begin with https://"

@@ -3,14 +3,14 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use chassis::grpc::client::{Address, Authorization};
 use prost::Message;
 use proto::orders::v1::{WatchOrderRequest, WatchOrderResponse};
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::metadata::AsciiMetadataValue;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::Lane;
@@ -27,7 +27,7 @@ pub(crate) struct Channels {
     orders: Pool,
     tracking: Pool,
     customers: Pool,
-    authorization: Option<AsciiMetadataValue>,
+    authorization: Authorization,
 }
 
 /// Connections to one service, taken in turn.
@@ -38,8 +38,9 @@ struct Pool {
 }
 
 impl Pool {
-    fn new(address: &str, connections: usize, caller: &Caller) -> Result<Self> {
-        let endpoint = endpoint(address)?;
+    fn new(address: &Address, connections: usize, caller: &Caller) -> Result<Self> {
+        let endpoint = address.endpoint().connect_timeout(CONNECT_MAX);
+        let endpoint = endpoint.tcp_nodelay(true);
         let tls = caller.tls(address)?;
         let connect = |_| match &tls {
             Some(tls) => tls.clone().channel(&endpoint),
@@ -57,43 +58,17 @@ impl Pool {
     }
 }
 
-/// `http://host:port`, or `host:port` alone.
-fn endpoint(address: &str) -> Result<Endpoint> {
-    let whole = match address.contains("://") {
-        true => address.to_owned(),
-        false => format!("http://{address}"),
-    };
-    let endpoint = Endpoint::from_shared(whole)
-        .with_context(|| format!("{address:?} is not an address such as http://127.0.0.1:50051"))?;
-    Ok(endpoint.connect_timeout(CONNECT_MAX).tcp_nodelay(true))
-}
-
 impl Channels {
     pub(super) fn new(connection: &Connection) -> Result<Self> {
         let connections = usize::from(connection.connections);
         let caller = &connection.caller;
-        let authorization = caller.authorization()?;
-        let authorization = authorization.map(|header| header.expose().parse());
-        let mut authorization: Option<AsciiMetadataValue> =
-            authorization.transpose().context("the token")?;
-        if let Some(header) = &mut authorization {
-            header.set_sensitive(true);
-        }
+        let authorization = Authorization::new(caller.authorization()?.as_ref())?;
         Ok(Self {
             orders: Pool::new(&connection.orders, connections, caller)?,
             tracking: Pool::new(&connection.orders, TRACKING_CONNECTIONS, caller)?,
             customers: Pool::new(&connection.customers, connections, caller)?,
             authorization,
         })
-    }
-
-    fn request<Q>(&self, message: Q) -> Request<Q> {
-        let mut request = Request::new(message);
-        if let Some(header) = &self.authorization {
-            let metadata = request.metadata_mut();
-            metadata.insert("authorization", header.clone());
-        }
-        request
     }
 
     pub(super) async fn ask<Q, A>(
@@ -109,7 +84,7 @@ impl Channels {
     {
         let (mut client, path) = self.ready(lane, subject).await?;
         let codec = ProstCodec::<Q, A>::default();
-        let mut request = self.request(request);
+        let mut request = self.authorization.request(request);
         request.set_timeout(within);
         let answer = client.unary(request, path, codec).await;
         answer.map(Response::into_inner).map_err(by_name)
@@ -122,7 +97,7 @@ impl Channels {
         let (mut client, path) = self.ready(Lane::Load, "orders.v1.WatchOrder").await?;
         let codec = ProstCodec::<WatchOrderRequest, WatchOrderResponse>::default();
         let answer = client
-            .server_streaming(self.request(request), path, codec)
+            .server_streaming(self.authorization.request(request), path, codec)
             .await?;
         Ok(answer.into_inner())
     }

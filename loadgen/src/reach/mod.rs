@@ -111,33 +111,3 @@ pub(crate) fn passes(status: &Status) -> bool {
             | Code::Unknown
     )
 }
-
-/// The code's name in the specification: `INVALID_ARGUMENT`. tonic has it as `InvalidArgument`.
-pub(crate) fn name(code: Code) -> String {
-    let mut name = String::new();
-    for letter in format!("{code:?}").chars() {
-        if letter.is_ascii_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.push(letter.to_ascii_uppercase());
-    }
-    name
-}
-
-/// The code of that name.
-fn code(text: &str) -> Option<Code> {
-    const LAST: i32 = Code::Unauthenticated as i32;
-    (0..=LAST).map(Code::from).find(|code| name(*code) == text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn codes_have_the_names_of_the_specification() {
-        assert_eq!(name(Code::ResourceExhausted), "RESOURCE_EXHAUSTED");
-        assert_eq!(code("UNAUTHENTICATED"), Some(Code::Unauthenticated));
-        assert_eq!(code("NONSENSE"), None);
-    }
-}

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
+use async_nats::{Client, RequestErrorKind};
 use chassis::config::Secret;
+use chassis::rpc::client::{refusal, request as put};
 use prost::Message;
-use tonic::{Code, Status};
+use tonic::Status;
 
-use super::code;
 use crate::cli::Connection;
 
 /// A connection that restores itself.
@@ -38,15 +38,7 @@ impl Nats {
         Q: Message,
         A: Message + Default,
     {
-        let mut headers = HeaderMap::new();
-        headers.insert("Content-Type", "application/protobuf");
-        if let Some(header) = &self.authorization {
-            headers.insert("Authorization", header.expose());
-        }
-        let request = Request::new()
-            .headers(headers)
-            .payload(request.encode_to_vec().into())
-            .timeout(Some(within));
+        let request = put(request, self.authorization.as_ref(), within);
         let reply = match self.client.send_request(subject, request).await {
             Ok(reply) => reply,
             Err(error) => {
@@ -57,19 +49,9 @@ impl Nats {
                 });
             }
         };
-        let header = |name| reply.headers.as_ref().and_then(|all| all.get(name));
-        if let Some(refusal) = header("Nats-Service-Error") {
-            return Err(refused(refusal.as_str()));
+        if let Some(refusal) = refusal(&reply) {
+            return Err(refusal);
         }
         A::decode(reply.payload).map_err(|error| Status::internal(error.to_string()))
-    }
-}
-
-/// `INVALID_ARGUMENT: name: is required`, as the services write it.
-fn refused(text: &str) -> Status {
-    let (name, message) = text.split_once(": ").unwrap_or((text, ""));
-    match code(name) {
-        Some(code) => Status::new(code, message),
-        None => Status::new(Code::Unknown, text),
     }
 }

@@ -3,17 +3,15 @@
 use std::error::Error;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use chassis::grpc::client::{Address, Authorization};
 use chassis::tls::FAILED;
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use super::address::Address;
 use super::{Missed, process};
 use crate::cli::Connection;
 use crate::failure::Failure;
@@ -33,7 +31,7 @@ const NOT_SENT: [&str; 2] = ["refused", "lookup"];
 pub(super) struct Channels {
     orders: Service,
     customers: Service,
-    authorization: Option<AsciiMetadataValue>,
+    authorization: Authorization,
 }
 
 /// A service, and where it is said to be.
@@ -100,13 +98,7 @@ impl Channels {
                 setting: common.map_or(setting, |_| "--grpc"),
             }
         };
-        let authorization = settings.token.authorization()?;
-        let authorization = authorization.map(|header| header.expose().parse());
-        let mut authorization: Option<AsciiMetadataValue> =
-            authorization.transpose().context("the token")?;
-        if let Some(header) = &mut authorization {
-            header.set_sensitive(true);
-        }
+        let authorization = Authorization::new(settings.token.authorization()?.as_ref())?;
         Ok(Self {
             authorization,
             orders: service(
@@ -131,7 +123,10 @@ impl Channels {
     {
         let (mut client, path) = self.ready(subject).await?;
         let codec = ProstCodec::<Q, A>::default();
-        match client.unary(self.request(request), path, codec).await {
+        match client
+            .unary(self.authorization.request(request), path, codec)
+            .await
+        {
             Ok(answer) => Ok(answer.into_inner()),
             Err(status) => Err(self.missed(subject, &status)),
         }
@@ -145,21 +140,12 @@ impl Channels {
         let (mut client, path) = self.ready(subject).await?;
         let codec = ProstCodec::<Q, A>::default();
         let answer = client
-            .server_streaming(self.request(request), path, codec)
+            .server_streaming(self.authorization.request(request), path, codec)
             .await;
         match answer {
             Ok(answer) => Ok(Stream(answer.into_inner())),
             Err(status) => Err(self.missed(subject, &status)),
         }
-    }
-
-    fn request<Q>(&self, message: Q) -> Request<Q> {
-        let mut request = Request::new(message);
-        if let Some(header) = &self.authorization {
-            let metadata = request.metadata_mut();
-            metadata.insert("authorization", header.clone());
-        }
-        request
     }
 
     async fn ready(&self, subject: &str) -> Result<(Grpc<Channel>, PathAndQuery), Missed> {

@@ -3,7 +3,6 @@
 //! Danger: a try without an answer may have taken effect. Every request that changes something carries an id,
 //! the same with each try, so that it takes effect once.
 
-pub(crate) mod address;
 mod grpc;
 mod nats;
 pub(crate) mod tls;

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
+use async_nats::{Client, RequestErrorKind};
 use chassis::config::Secret;
+use chassis::rpc::client::{refusal, request as put};
 use prost::Message;
+use tonic::{Code, Status};
 
 use super::{Missed, process};
 use crate::cli::Connection;
-use crate::failure::{Failure, code};
+use crate::failure::Failure;
 
-const PROTOBUF: &str = "application/protobuf";
 /// What our own deadline leaves of a try for the client's to be told by name.
 const MARGIN: Duration = Duration::from_millis(50);
 
@@ -46,15 +47,8 @@ impl Nats {
         Q: Message,
         A: Message + Default,
     {
-        let mut headers = HeaderMap::new();
-        headers.insert("Content-Type", PROTOBUF);
-        if let Some(header) = &self.authorization {
-            headers.insert("Authorization", header.expose());
-        }
-        let request = Request::new()
-            .headers(headers)
-            .payload(request.encode_to_vec().into())
-            .timeout(Some(within.saturating_sub(MARGIN)));
+        let within = within.saturating_sub(MARGIN);
+        let request = put(request, self.authorization.as_ref(), within);
         let reply = match self.client.send_request(subject, request).await {
             Ok(reply) => reply,
             Err(error) => {
@@ -69,9 +63,8 @@ impl Nats {
                 });
             }
         };
-        let header = |name| reply.headers.as_ref().and_then(|all| all.get(name));
-        if let Some(refusal) = header("Nats-Service-Error") {
-            return Err(refused(refusal.as_str()));
+        if let Some(refusal) = refusal(&reply) {
+            return Err(refused(&refusal));
         }
         A::decode(reply.payload)
             .with_context(|| format!("the answer of {subject} is not one in protobuf"))
@@ -89,16 +82,11 @@ impl Nats {
     }
 }
 
-/// `INVALID_ARGUMENT: name: is required`, as the services write it.
-fn refused(text: &str) -> Missed {
-    match text
-        .split_once(": ")
-        .map(|(name, message)| (code(name), message))
-    {
-        Some((Some(code), message)) => Missed::Refused {
-            code,
-            message: message.to_owned(),
-        },
-        _ => Missed::Unreadable(anyhow!("refused: {text}")),
+/// Another service than ours, perhaps, has refused in words of its own.
+fn refused(refusal: &Status) -> Missed {
+    let (code, message) = (refusal.code(), refusal.message().to_owned());
+    match code {
+        Code::Unknown => Missed::Unreadable(anyhow!("refused: {message}")),
+        _ => Missed::Refused { code, message },
     }
 }

@@ -52,7 +52,7 @@ async fn a_refusal_for_another_reason_leaves_it_open_what_an_earlier_try_did() {
     ] {
         let failure = after(vec![lost(), refused(code)]).await;
         let told = failure.to_string();
-        assert!(told.contains(&crate::failure::name(code)), "{told}");
+        assert!(told.contains(chassis::code::name(code)), "{told}");
         assert!(
             told.contains(&format!("--request-id {}", Uuid::nil())),
             "{told}"

@@ -1,40 +1,22 @@
 //! The system that the tests share, and `shop` on it.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::process::Stdio;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::ensure;
-use futures_util::FutureExt as _;
-use harness::{System, eventually};
+use harness::{Shared, System, eventually};
 use serde_json::Value;
 use tokio::process::{Child, Command};
-use tokio::runtime::Runtime;
-use tokio::sync::OnceCell;
 
 /// A moment, on an idle system; the machine may be busy.
 pub(crate) const SETTLE_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Lives as long as the test program: the system's processes belong to it.
-static RUNTIME: LazyLock<Runtime> =
-    LazyLock::new(|| Runtime::new().expect("a runtime can be started"));
-static SYSTEM: OnceCell<System> = OnceCell::const_new();
+static SYSTEM: Shared = Shared::new(System::builder);
 
-/// Runs a claim on the shared system, beside others. If it fails, shows the ends of the logs.
+/// Runs a claim on the shared system, beside others.
 pub(crate) fn on_shared_system(claim: impl AsyncFnOnce(&System)) {
-    RUNTIME.block_on(async {
-        let system = SYSTEM
-            .get_or_init(async || System::start().await.expect("the system starts"))
-            .await;
-        if let Err(panic) = AssertUnwindSafe(claim(system)).catch_unwind().await {
-            for process in system.processes() {
-                eprintln!("{}\n", process.log().tail());
-            }
-            resume_unwind(panic);
-        }
-    });
+    SYSTEM.claim(claim);
 }
 
 /// `shop`, and the environment that it is given.

@@ -1,20 +1,21 @@
 //! Where gRPC is served: `http://host:port`, over TLS `https://host:port`, or `host:port` alone.
 
-use std::fmt;
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use tonic::transport::{Endpoint, Uri};
 
 /// An address that can be connected to.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Address(Uri);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address(Uri);
 
 impl Address {
-    pub(crate) fn is_over_tls(&self) -> bool {
+    /// Whether it begins with `https://`.
+    pub fn is_over_tls(&self) -> bool {
         self.0.scheme_str() == Some("https")
     }
 
-    pub(crate) fn endpoint(&self) -> Endpoint {
+    /// To connect to it.
+    pub fn endpoint(&self) -> Endpoint {
         Endpoint::from(self.0.clone())
     }
 }
