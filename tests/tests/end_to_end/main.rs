@@ -24,5 +24,6 @@ mod retention;
 mod roles;
 mod saga;
 mod shared;
+mod statements;
 mod tokens;
 mod watch;
