@@ -34,6 +34,9 @@ const LIST: &str = "dead_letters.v1.DeadLetter";
 const SEQUENCES_MAX: usize = 1000;
 /// No further letter is begun after this. A request has 30 s, and the last letter takes its time.
 const LETTERS_TIME: Duration = Duration::from_secs(20);
+/// Of a letter that nobody named.
+const DEADLY: &str = "not tried with all the others, since it ended the process each time: when that is mended, \
+                      redrive it by its number";
 /// Of a reason to discard; it becomes a header.
 const REASON_CHARS_MAX: usize = 500;
 
@@ -81,16 +84,25 @@ impl<H: Handler> DeadLetters<H> {
         page::token(LIST, durable, u128::from(sequence).to_be_bytes())
     }
 
-    /// The letters to redrive; with `all`, a page of them and the token of the next.
-    async fn asked(&self, asked: RedriveDeadLettersRequest) -> Result<(Vec<u64>, String), Status> {
+    /// The letters to redrive; with `all`, a page of them, some to be passed over, and the token of the next.
+    async fn asked(
+        &self,
+        asked: RedriveDeadLettersRequest,
+    ) -> Result<(Vec<(u64, bool)>, String), Status> {
         if asked.all {
             if !asked.sequences.is_empty() {
                 return Err(invalid::argument("sequences", "must be empty with `all`"));
             }
             let (letters, next) = self.page(asked.page_size, &asked.page_token).await?;
-            return Ok((letters.iter().map(|letter| letter.sequence).collect(), next));
+            let asked = letters.iter();
+            let asked = asked.map(|letter| (letter.sequence, letter.ends_its_process()));
+            return Ok((asked.collect(), next));
         }
-        Ok((checked(asked.sequences)?, String::new()))
+        let named = checked(asked.sequences)?.into_iter();
+        Ok((
+            named.map(|sequence| (sequence, false)).collect(),
+            String::new(),
+        ))
     }
 }
 
@@ -161,8 +173,11 @@ impl<H: Handler> DeadLetterService for DeadLetters<H> {
         let until = Instant::now() + LETTERS_TIME;
         let (sequences, mut next_page_token) = self.asked(asked).await?;
         let mut results: Vec<RedriveResult> = Vec::new();
-        for sequence in sequences {
-            if Instant::now() < until {
+        for (sequence, passed_over) in sequences {
+            if passed_over {
+                let why = Some(DEADLY.to_owned());
+                results.push(told(sequence, RedriveOutcome::Failed, why));
+            } else if Instant::now() < until {
                 let redrive = Arc::clone(&self.redrive);
                 // Apart: a caller that goes away would leave a connection amid its statement.
                 let outcome = tokio::spawn(async move { redrive.redrive(sequence).await });

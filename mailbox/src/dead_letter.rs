@@ -28,6 +28,8 @@ pub const STREAM: &str = "DEAD_LETTERS";
 pub const SUBJECT_PREFIX: &str = "dead.";
 /// Why the event could not be applied.
 pub const REASON: &str = "Dead-Letter-Reason";
+/// How the reason begins where the event ended the process that applied it, each time.
+pub(crate) const DIED: &str = "applying it was begun";
 /// The durable consumer that could not apply it.
 pub const DURABLE: &str = "Dead-Letter-Durable";
 /// The stream that it came from.

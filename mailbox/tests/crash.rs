@@ -109,6 +109,9 @@ async fn an_event_that_kills_its_process_is_dead_lettered_and_those_beside_it_ar
     );
     let reason = header(&letters[0], dead_letter::REASON);
     assert!(reason.contains("the process died"), "{reason}");
+    let letters = dead_letter::Letters::new(world.nats.clone(), &world.name);
+    let letters = letters.page(0, 10).await?;
+    assert!(letters[0].ends_its_process(), "nobody is warned of it");
     assert_eq!(world.count("SELECT count(*) FROM inbox_marks").await?, 0);
     drop(survivor);
     Ok(())

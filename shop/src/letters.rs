@@ -161,7 +161,9 @@ async fn redrive(
     let mut left = letters.to_vec();
     let mut results = Vec::new();
     for side in sides(service) {
-        let operation = Operation::read(side.subjects().redrive).waiting(LETTERS_MAX);
+        // One that ends its process is not to end the next replica too.
+        let operation = Operation::read(side.subjects().redrive);
+        let operation = operation.waiting(LETTERS_MAX).heard_once();
         let mut request = RedriveDeadLettersRequest {
             all,
             sequences: left.clone(),

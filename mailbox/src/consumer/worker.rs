@@ -20,7 +20,7 @@ use super::faults::Faults;
 use super::marks::{self, DEATHS_MAX, Left};
 use super::{Handler, RECONNECT_LONGEST};
 use crate::backoff::Backoff;
-use crate::dead_letter::DeadLetters;
+use crate::dead_letter::{DIED, DeadLetters};
 use crate::meters;
 
 /// How often a part is tried that met another transaction's locks. That has ended by then, and the part
@@ -148,8 +148,7 @@ impl<H: Handler> Worker<H> {
             let deaths = marks::deaths(&left, received);
             if deaths >= DEATHS_MAX {
                 let reason = format!(
-                    "applying it was begun {deaths} times in a row, alone, and never ended: each time the \
-                     process died"
+                    "{DIED} {deaths} times in a row, alone, and never ended: each time the process died"
                 );
                 if !self.bury(received, &reason).await {
                     continue;

@@ -8,7 +8,7 @@ use async_nats::jetstream::message::StreamMessage;
 use bytes::Bytes;
 
 use super::{
-    ATTEMPTS, DURABLE, ORIGIN_SEQUENCE, ORIGIN_STREAM, ORIGIN_SUBJECT, ORIGINAL_PREFIX,
+    ATTEMPTS, DIED, DURABLE, ORIGIN_SEQUENCE, ORIGIN_STREAM, ORIGIN_SUBJECT, ORIGINAL_PREFIX,
     PAYLOAD_OMITTED, REASON,
 };
 use crate::envelope::{AGGREGATE_ID, AGGREGATE_TYPE, EVENT_ID, EVENT_TYPE};
@@ -66,6 +66,12 @@ pub struct Opened {
 }
 
 impl Letter {
+    /// Whether its event has ended the process that applied it, each time, as a redrive then does too.
+    #[must_use]
+    pub fn ends_its_process(&self) -> bool {
+        self.reason.starts_with(DIED)
+    }
+
     /// What `message` tells; headers that somebody has taken away read as empty.
     pub(super) fn of(message: &StreamMessage) -> Self {
         let header = |name: &str| {

@@ -34,6 +34,8 @@ pub(crate) struct Operation {
     pub(crate) request_id: Option<Uuid>,
     /// For how long the service is asked to wait before it answers.
     pub(crate) wait: Duration,
+    /// Whether it is tried again when nobody answers though it may have been heard.
+    insists: bool,
 }
 
 impl Operation {
@@ -43,6 +45,7 @@ impl Operation {
             subject,
             request_id: None,
             wait: Duration::ZERO,
+            insists: true,
         }
     }
 
@@ -57,6 +60,12 @@ impl Operation {
     /// The same, which the service answers after `wait` at the latest.
     pub(crate) fn waiting(self, wait: Duration) -> Self {
         Self { wait, ..self }
+    }
+
+    /// The same, not tried again once it may have been heard: it may be what ends who hears it.
+    pub(crate) fn heard_once(self) -> Self {
+        let insists = false;
+        Self { insists, ..self }
     }
 }
 
@@ -107,6 +116,11 @@ impl Missed {
             }
             Self::Unusable(_) | Self::Unreadable(_) => false,
         }
+    }
+
+    /// Whether it may have been heard, and who heard it has said nothing.
+    fn was_heard(&self) -> bool {
+        matches!(self, Self::Unanswered { heard: true, .. })
     }
 
     /// Whether the change may have been made.
@@ -206,7 +220,8 @@ impl Services {
             };
             in_doubt |= missed.leaves_doubt();
             let next = pause.mul_f64(rand::rng().random_range(0.5..1.0));
-            if missed.passes() && Instant::now() + next < deadline {
+            let again = missed.passes() && (operation.insists || !missed.was_heard());
+            if again && Instant::now() + next < deadline {
                 sleep(next).await;
                 pause = (pause * 2).min(PAUSE_MAX);
                 last = Some(missed);

@@ -7,15 +7,21 @@ use super::*;
 
 /// What a command that changes something ends with after these tries.
 async fn after(tries: Vec<Missed>) -> Failure {
+    let operation = Operation::change("orders.v1.CreateOrder", Uuid::nil());
+    let (failure, left) = tried(operation, tries).await;
+    assert_eq!(left, 0, "all of them are made");
+    failure
+}
+
+/// What an operation ends with, and how many of these tries it has not made.
+async fn tried(operation: Operation, tries: Vec<Missed>) -> (Failure, usize) {
     let settings = Connection::augment_args(Command::new("shop")).get_matches_from(["shop"]);
     let settings = Connection::from_arg_matches(&settings).unwrap();
     let services = Services::reach(&settings, Via::Grpc).await.unwrap();
     let tries = RefCell::new(tries.into_iter());
     let next = |_| ready(Err::<(), _>(tries.borrow_mut().next().unwrap()));
-    let operation = Operation::change("orders.v1.CreateOrder", Uuid::nil());
     let failure = services.until_answered(operation, next).await.unwrap_err();
-    assert_eq!(tries.borrow().len(), 0, "all of them are made");
-    failure
+    (failure, tries.into_inner().len())
 }
 
 fn lost() -> Missed {
@@ -69,4 +75,15 @@ async fn an_answer_that_cannot_be_read_leaves_it_open_what_was_done() {
     let told = after(vec![Missed::Unreadable(cause)]).await.to_string();
     assert!(told.starts_with("not protobuf: wrong wire type"), "{told}");
     assert!(told.contains("--request-id"), "{told}");
+}
+
+#[tokio::test]
+async fn what_may_end_who_hears_it_is_heard_once() {
+    let tries = || vec![refused(Code::Unavailable), lost(), refused(Code::NotFound)];
+    let redrive = Operation::read("dead_letters.v1.order-service.RedriveDeadLetters");
+    let (failure, left) = tried(redrive, tries()).await;
+    assert!(matches!(failure, Failure::Refused { .. }) && left == 0);
+    let (failure, left) = tried(redrive.heard_once(), tries()).await;
+    assert!(matches!(failure, Failure::Unanswered(_)), "{failure}");
+    assert_eq!(left, 1, "it was heard twice");
 }

@@ -21,9 +21,18 @@ pub(crate) async fn letter<M: Message + Name>(
     side: Side,
     event: &M,
 ) -> Result<u64> {
+    letter_because(system, side, event, "a reason").await
+}
+
+async fn letter_because<M: Message + Name>(
+    system: &System,
+    side: Side,
+    event: &M,
+    reason: &str,
+) -> Result<u64> {
     let mut headers = HeaderMap::new();
     headers.insert("Dead-Letter-Durable", side.service());
-    headers.insert("Dead-Letter-Reason", "a reason");
+    headers.insert("Dead-Letter-Reason", reason);
     headers.insert("Original-Nats-Msg-Id", Uuid::now_v7().to_string());
     headers.insert("Original-Event-Type", M::full_name());
     let jetstream = jetstream::new(system.nats().client().await?);
@@ -93,4 +102,41 @@ async fn each_service_serves_its_own_dead_letters() -> Result<()> {
     let answer: serde_json::Value = serde_json::from_slice(&answer.payload)?;
     assert_eq!(answer["discarded"][0], of_orders.to_string());
     Ok(())
+}
+
+#[test]
+fn what_ended_its_process_is_redriven_by_its_number_alone() {
+    crate::shared::on_shared_system(async |system| {
+        let died = "applying it was begun 3 times in a row, alone, and never ended: each time the process died";
+        let event = CustomerNotFound {
+            order_id: Uuid::now_v7().to_string(),
+            customer_id: Uuid::now_v7().to_string(),
+        };
+        let sequence = letter_because(system, Side::Orders, &event, died).await;
+        let sequence = sequence.unwrap();
+        let channel = system.channel(Side::Orders.service()).unwrap();
+        let mut letters = DeadLetterServiceClient::new(channel);
+        let mut why = async |request: RedriveDeadLettersRequest| {
+            let done = letters.redrive_dead_letters(request).await.unwrap();
+            let results = done.into_inner().results;
+            let found = results.into_iter().find(|one| one.sequence == sequence);
+            let found = found.expect("it is among them");
+            assert_eq!(found.outcome(), RedriveOutcome::Failed, "{found:?}");
+            found.why
+        };
+        let all = RedriveDeadLettersRequest {
+            all: true,
+            page_size: 1_000,
+            ..RedriveDeadLettersRequest::default()
+        };
+        let said = why(all).await;
+        assert!(said.contains("redrive it by its number"), "{said}");
+        let named = RedriveDeadLettersRequest {
+            sequences: vec![sequence],
+            ..RedriveDeadLettersRequest::default()
+        };
+        let said = why(named).await;
+        assert!(said.contains("order"), "it was not tried: {said}");
+        assert!(!said.contains("by its number"), "{said}");
+    });
 }
