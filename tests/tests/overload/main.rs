@@ -4,6 +4,7 @@
 
 mod clients;
 mod idle;
+mod load;
 
 use std::time::Duration;
 
