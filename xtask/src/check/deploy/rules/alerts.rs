@@ -4,7 +4,8 @@ use crate::check::deploy::facts::Facts;
 use crate::check::deploy::object::{Overlay, list, text};
 
 /// How the names of our metrics begin; functions and labels do not.
-const OURS: [&str; 8] = [
+const OURS: [&str; 9] = [
+    "auth_",
     "cdc_relay_",
     "mailbox_",
     "rpc_",
