@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use harness::certificates::{Authority, Identity};
 use harness::{Guard, System, eventually};
@@ -40,7 +41,11 @@ async fn world() -> World {
             "tls: {{ cert_file: {certificate:?}, key_file: {key:?}, ca_file: {callers_ca:?}, verify: true, \
              timeout: 10 }}"
         ));
-    let shown = services.sign(&["127.0.0.1"]).expect("it signs");
+    // In its last hour.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.expect("a time").as_secs() as i64;
+    let last = now - 86_400..now + 3_600;
+    let shown = services.sign_for(&["127.0.0.1"], last).expect("it signs");
     for program in ["order-service", "customer-service", "cdc-relay"] {
         let caller = callers.sign(&[program]).expect("it signs");
         builder = builder
@@ -100,6 +105,30 @@ async fn fails(shop: Shop, said: &str) -> String {
     ran.stderr
 }
 
+/// Each process tells until when its certificates are good, and warns of the one in its last hour.
+async fn expiry_is_told(system: &System) {
+    let all = "tls_certificate_not_after_seconds";
+    for process in system.processes() {
+        let is_service = !process.name().ends_with("relay");
+        for (setting, is_set) in [
+            ("NATS_TLS_CERT", true),
+            ("NATS_TLS_CA", true),
+            ("sslrootcert of DATABASE_URL", true),
+            ("GRPC_TLS_CERT", is_service),
+            ("GRPC_TLS_CLIENT_CA", is_service),
+        ] {
+            let series = format!("{all}{{setting=\"{setting}\"}}");
+            let told = process.metric(&series).await.expect("metrics");
+            assert_eq!(told.is_some(), is_set, "{} {setting}", process.name());
+        }
+        let warned = process
+            .log()
+            .text()
+            .contains("a certificate is about to expire");
+        assert_eq!(warned, is_service, "{}", process.log().tail());
+    }
+}
+
 #[tokio::test]
 async fn orders_settle_with_tls_everywhere_and_each_wrong_setting_is_told() {
     let world = world().await;
@@ -114,6 +143,7 @@ async fn orders_settle_with_tls_everywhere_and_each_wrong_setting_is_told() {
         let ran = shop.run(&order).await;
         assert_eq!(ran.status, 0, "it is not approved: {ran:?}");
     }
+    expiry_is_told(&world.system).await;
     let query = "SELECT count(*) FILTER (WHERE ssl), count(*) FROM pg_stat_ssl \
                  JOIN pg_stat_activity USING (pid) WHERE usename <> 'postgres' AND client_addr IS NOT NULL";
     let client = world.system.postgres().connect("postgres").await.unwrap();
