@@ -10,6 +10,7 @@ mod demo;
 mod fuzz;
 mod images;
 mod load;
+mod manifests;
 mod request;
 mod shell;
 mod soak;

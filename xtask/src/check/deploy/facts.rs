@@ -9,10 +9,13 @@ use anyhow::{Context, Result, ensure};
 
 use crate::shell;
 
+const EVERY_PROCESS: &str = "## Every process";
+/// Of the variables of every process it reads those of NATS.
+const CALLER: &str = "loadgen";
 /// The sections of the document and the binaries that they are about.
 const SECTIONS: [(&str, &[&str]); 4] = [
     (
-        "## Every process",
+        EVERY_PROCESS,
         &["order-service", "customer-service", "cdc-relay"],
     ),
     (
@@ -79,6 +82,11 @@ fn variables(document: &str) -> Result<BTreeMap<String, BTreeMap<String, String>
             let of_binary = known.entry((*binary).to_owned()).or_default();
             of_binary.extend(rows.iter().cloned());
         }
+        if title == EVERY_PROCESS {
+            let of_nats = rows.iter().filter(|(name, _)| name.starts_with("NATS_"));
+            let of_caller = known.entry(CALLER.to_owned()).or_default();
+            of_caller.extend(of_nats.cloned());
+        }
     }
     Ok(known)
 }
@@ -111,14 +119,15 @@ mod tests {
 
     #[test]
     fn each_binary_has_the_variables_of_its_sections() {
-        let document = "## Every process\n\n| variable | default |\n| --- | --- |\n| `A` | `1` | x |\n\n\
+        let document = "## Every process\n\n| variable | default |\n| --- | --- |\n| `A` | `1` | x |\n| `NATS_URL` | `n` | x |\n\n\
                         ## The services, besides\n\n| `B` | required | x |\n\n## The relay, besides\n\n| `C` | none | x |\n\n\
                         ## The load, `loadgen`\n\n| `D` | `d` | x |\n";
         let known = variables(document).unwrap();
         assert_eq!(known["cdc-relay"]["A"], "1");
         assert_eq!(known["order-service"]["B"], "required");
         assert!(!known["cdc-relay"].contains_key("B") && !known["order-service"].contains_key("C"));
-        assert_eq!(known["loadgen"].len(), 1);
+        let of_loadgen: Vec<_> = known["loadgen"].keys().collect();
+        assert_eq!(of_loadgen, ["D", "NATS_URL"]);
         assert!(variables("## Every process\n").is_err());
     }
 }

@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::declarations::{self, Schemas};
-use super::object::{Object, Overlay};
 use super::schema::{self, Definitions};
+use crate::manifests::object::{Object, Overlay};
 
 /// The oldest that the manifests are made for, where `preStop` can sleep and probes can speak gRPC, and a
 /// current one.

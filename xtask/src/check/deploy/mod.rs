@@ -4,29 +4,21 @@
 mod declarations;
 mod facts;
 mod kubernetes;
-mod object;
 mod rules;
 mod schema;
-mod yaml;
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail};
 
 use self::facts::Facts;
 use self::kubernetes::{VERSIONS, Version};
-use self::object::Overlay;
 use super::Outcome;
-use crate::shell;
-
-const OVERLAYS: &str = "deploy/overlays";
+use crate::manifests;
 
 pub(crate) fn run() -> Result<Outcome> {
     let Some(kubectl) = harness::tools::kubectl()? else {
         return skipped("kubectl", "KUBECTL names one; so does an installation");
     };
-    let overlays = built(&kubectl)?;
+    let overlays = manifests::built(&kubectl)?;
     let facts = Facts::read()?;
     let mut found = rules::of_the_tree(&facts)?;
     for overlay in &overlays {
@@ -72,36 +64,6 @@ fn skipped(what: &str, how: &str) -> Result<Outcome> {
     Ok(Outcome::Skipped(format!(
         "{what}: not to be had here; {how}"
     )))
-}
-
-/// Every overlay, built by kustomize.
-fn built(kubectl: &Path) -> Result<Vec<Overlay>> {
-    let mut names: Vec<String> = fs::read_dir(shell::root().join(OVERLAYS))
-        .context(OVERLAYS)?
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect::<Result<_>>()?;
-    names.sort_unstable();
-    ensure!(!names.is_empty(), "{OVERLAYS} holds no overlay");
-    names.iter().map(|name| build(kubectl, name)).collect()
-}
-
-fn build(kubectl: &Path, name: &str) -> Result<Overlay> {
-    let path = format!("{OVERLAYS}/{name}");
-    let output = shell::capture(shell::command(kubectl).args(["kustomize", &path]))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "{path} does not build: {}",
-        said.trim()
-    );
-    // Such as a field that is going away.
-    ensure!(
-        said.trim().is_empty(),
-        "{path}: kustomize warns: {}",
-        said.trim()
-    );
-    let text = String::from_utf8(output.stdout).context("kustomize's output")?;
-    Overlay::read(name, &text).with_context(|| format!("what {path} builds"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Alerts ask for metrics that the sources make. One that asks for another never fires.
 
 use crate::check::deploy::facts::Facts;
-use crate::check::deploy::object::{Overlay, list, text};
+use crate::manifests::object::{Overlay, list, text};
 
 /// How the names of our metrics begin; functions and labels do not.
 const OURS: [&str; 9] = [

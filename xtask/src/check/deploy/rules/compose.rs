@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::{binary, images};
 use crate::check::deploy::facts::Facts;
-use crate::check::deploy::object::text;
-use crate::check::deploy::yaml;
+use crate::manifests::object::text;
+use crate::manifests::yaml;
 use crate::shell;
 
 const FILE: &str = "deploy/compose.yaml";

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{binary, ports, selectors};
 use crate::check::deploy::facts::Facts;
-use crate::check::deploy::object::{Object, Overlay, containers, text};
+use crate::manifests::object::{Object, Overlay, containers, text};
 
 /// What the kubelet and the runtime take besides.
 const MARGIN_SECONDS: u64 = 5;

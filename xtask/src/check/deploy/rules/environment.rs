@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::binary;
 use crate::check::deploy::facts::Facts;
-use crate::check::deploy::object::{Overlay, containers, list, text};
+use crate::manifests::object::{Overlay, containers, list, text};
 
 pub(super) fn broken(overlay: &Overlay, facts: &Facts) -> Vec<String> {
     let mut found = Vec::new();

@@ -2,7 +2,7 @@
 
 use super::binary;
 use crate::check::deploy::facts::Facts;
-use crate::check::deploy::object::{Overlay, containers, text};
+use crate::manifests::object::{Overlay, containers, text};
 
 pub(super) fn broken(overlay: &Overlay, facts: &Facts) -> Vec<String> {
     let mut found = Vec::new();

@@ -15,7 +15,7 @@ mod selectors;
 use anyhow::Result;
 
 use super::facts::Facts;
-use super::object::Overlay;
+use crate::manifests::object::Overlay;
 
 /// What of an overlay breaks a rule.
 pub(super) fn broken(overlay: &Overlay, facts: &Facts) -> Vec<String> {

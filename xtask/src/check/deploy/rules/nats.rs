@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::check::deploy::yaml;
+use crate::manifests::yaml;
 use crate::shell;
 
 const FILE: &str = "deploy/overlays/production/nats-values.yaml";

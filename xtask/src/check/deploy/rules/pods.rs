@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::check::deploy::object::{Overlay, containers, list, text};
+use crate::manifests::object::{Overlay, containers, list, text};
 
 /// The volumes that the standard allows.
 const VOLUMES: [&str; 8] = [

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{binary, selectors};
 use crate::check::deploy::facts::Facts;
-use crate::check::deploy::object::{Object, Overlay, Pods, containers, list, text};
+use crate::manifests::object::{Object, Overlay, Pods, containers, list, text};
 
 /// The variables that say where a binary listens, and the name that its port has.
 const LISTENERS: [(&str, &str); 2] = [("GRPC_LISTEN", "grpc"), ("ADMIN_LISTEN", "admin")];

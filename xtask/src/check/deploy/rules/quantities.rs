@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::check::deploy::object::{Overlay, containers, text};
+use crate::manifests::object::{Overlay, containers, text};
 
 const SUFFIXES: [(&str, f64); 14] = [
     ("Ki", 1024.0),

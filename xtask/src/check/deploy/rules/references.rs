@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::check::deploy::facts::Facts;
-use crate::check::deploy::object::{Overlay, containers, list, text};
+use crate::manifests::object::{Overlay, containers, list, text};
 
 /// Variables with such words in their names hold secrets, unless they name a file.
 const SECRET: [&str; 3] = ["PASSWORD", "TOKEN", "SECRET"];
@@ -127,7 +127,7 @@ fn volumes(spec: &Value, claims: &[&str]) -> Vec<String> {
     missing.chain(unused).collect()
 }
 
-/// The variables that name files which no volume brings.
+/// The variables and options that name files which no volume brings.
 fn lost<'a>(container: &'a Value, spec: &'a Value) -> impl Iterator<Item = String> + 'a {
     let brings = move |mount: &Value, file: &str| {
         let Some(within) = file
@@ -141,11 +141,13 @@ fn lost<'a>(container: &'a Value, spec: &'a Value) -> impl Iterator<Item = Strin
         let chosen = volume.and_then(|volume| volume.pointer("/secret/items")?.as_array());
         chosen.is_none_or(|items| items.iter().any(|item| text(item.get("path")) == within))
     };
-    let files = list(container, "env").filter_map(|variable| {
-        let value = text(variable.get("value"));
+    let variables = list(container, "env")
+        .map(|variable| (text(variable.get("name")), text(variable.get("value"))));
+    let options = list(container, "args").filter_map(|word| word.as_str()?.split_once('='));
+    let files = variables.chain(options).filter_map(|(name, value)| {
         // In a URL too, as `sslrootcert` is.
         let file = value.get(value.find(FILES)?..)?;
-        Some((text(variable.get("name")), file.split('&').next()?))
+        Some((name, file.split('&').next()?))
     });
     files
         .filter(move |(_, file)| !list(container, "volumeMounts").any(|mount| brings(mount, file)))
@@ -178,7 +180,8 @@ kind: Deployment
 metadata: {name: a}
 spec: {template: {spec: {
   volumes: [{name: ca, secret: {secretName: db-ca, items: [{key: ca.crt, path: ca.crt}]}}, {name: conf, configMap: {name: c}}],
-  containers: [{volumeMounts: [{name: ca, mountPath: /etc/saga/db}, {name: conf, mountPath: /c}], env: [
+  containers: [{volumeMounts: [{name: ca, mountPath: /etc/saga/db}, {name: conf, mountPath: /c}],
+    args: [--rate=1, --ca=/etc/saga/db/ca.crt], env: [
     {name: TLS, value: 'sslrootcert=/etc/saga/db/ca.crt&a=b'},
     {name: PASSWORD, valueFrom: {secretKeyRef: {name: login, key: password}}},
     {name: NATS_PASSWORD_FILE, value: /a}, {name: URL, value: 'a://u:$(PASSWORD)@h'}]}]}}}
@@ -220,19 +223,24 @@ spec: {template: {spec: {
                 "TLS names /etc/saga/d/ca.crt",
             ),
             (
+                "--ca=/etc/saga/db",
+                "--ca=/etc/saga/d",
+                "--ca names /etc/saga/d/ca.crt",
+            ),
+            (
                 "path: ca.crt}",
                 "path: ca}",
                 "TLS names /etc/saga/db/ca.crt",
             ),
             ("name: brought", "name: lost", "no Secret lost"),
             (
-                ", {name: conf, mountPath: /c}], env",
-                "], env",
+                ", {name: conf, mountPath: /c}],",
+                "],",
                 "conf, which nothing mounts",
             ),
             (
-                ", {name: conf, mountPath: /c}], env",
-                ", {name: conf, mountPath: /c}, {name: x}], env",
+                ", {name: conf, mountPath: /c}],",
+                ", {name: conf, mountPath: /c}, {name: x}],",
                 "mounts the volume x",
             ),
             (

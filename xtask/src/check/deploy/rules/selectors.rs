@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::check::deploy::object::{Labels, Object, Overlay, list, text};
+use crate::manifests::object::{Labels, Object, Overlay, list, text};
 
 /// Who puts this label on is invited, and not of the overlay.
 const INVITATION: &str = "saga/client";

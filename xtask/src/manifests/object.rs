@@ -9,32 +9,32 @@ use super::yaml;
 
 /// Everything that one overlay builds.
 #[derive(Debug)]
-pub(super) struct Overlay {
-    pub(super) name: String,
-    pub(super) objects: Vec<Object>,
+pub(crate) struct Overlay {
+    pub(crate) name: String,
+    pub(crate) objects: Vec<Object>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Object {
-    pub(super) value: Value,
+pub(crate) struct Object {
+    pub(crate) value: Value,
 }
 
-pub(super) type Labels = BTreeMap<String, String>;
+pub(crate) type Labels = BTreeMap<String, String>;
 
 /// Pods that an object makes, or that come from outside of the overlay.
 #[derive(Debug)]
-pub(super) struct Pods<'a> {
+pub(crate) struct Pods<'a> {
     /// The object, as findings name it.
-    pub(super) of: String,
-    pub(super) labels: Labels,
+    pub(crate) of: String,
+    pub(crate) labels: Labels,
     /// Of what is made by an operator or a chart there is none here.
-    pub(super) spec: Option<&'a Value>,
+    pub(crate) spec: Option<&'a Value>,
     /// What they listen on: numbers, and names where they have one.
-    pub(super) ports: BTreeSet<(u64, String)>,
+    pub(crate) ports: BTreeSet<(u64, String)>,
 }
 
 impl Overlay {
-    pub(super) fn read(name: &str, text: &str) -> Result<Self> {
+    pub(crate) fn read(name: &str, text: &str) -> Result<Self> {
         let objects = yaml::documents(text)?.into_iter();
         Ok(Self {
             name: name.to_owned(),
@@ -42,18 +42,18 @@ impl Overlay {
         })
     }
 
-    pub(super) fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Object> {
+    pub(crate) fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Object> {
         self.objects
             .iter()
             .filter(move |object| object.kind() == kind)
     }
 
-    pub(super) fn has(&self, kind: &str, name: &str) -> bool {
+    pub(crate) fn has(&self, kind: &str, name: &str) -> bool {
         self.of_kind(kind).any(|object| object.name() == name)
     }
 
     /// All pods: of the workloads, of CloudNativePG's clusters, and of NATS where its chart brings it.
-    pub(super) fn pods(&self) -> Vec<Pods<'_>> {
+    pub(crate) fn pods(&self) -> Vec<Pods<'_>> {
         let mut pods: Vec<_> = self.objects.iter().filter_map(Object::pods).collect();
         if !self.has("StatefulSet", "nats") {
             pods.push(nats_of_the_chart());
@@ -63,29 +63,29 @@ impl Overlay {
 }
 
 impl Object {
-    pub(super) fn at(&self, pointer: &str) -> Option<&Value> {
+    pub(crate) fn at(&self, pointer: &str) -> Option<&Value> {
         self.value.pointer(pointer)
     }
 
-    pub(super) fn text(&self, pointer: &str) -> &str {
+    pub(crate) fn text(&self, pointer: &str) -> &str {
         text(self.at(pointer))
     }
 
-    pub(super) fn kind(&self) -> &str {
+    pub(crate) fn kind(&self) -> &str {
         self.text("/kind")
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.text("/metadata/name")
     }
 
     /// How findings name it.
-    pub(super) fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         format!("{} {}", self.kind(), self.name())
     }
 
     /// The pods that it makes.
-    pub(super) fn pods(&self) -> Option<Pods<'_>> {
+    pub(crate) fn pods(&self) -> Option<Pods<'_>> {
         if self.kind() == "Cluster" {
             let mut labels = labels(self.at("/spec/inheritedMetadata/labels"));
             labels.insert("cnpg.io/cluster".to_owned(), self.name().to_owned());
@@ -141,7 +141,7 @@ fn named(ports: &[(u64, &str)]) -> BTreeSet<(u64, String)> {
     ports.collect()
 }
 
-pub(super) fn labels(value: Option<&Value>) -> Labels {
+pub(crate) fn labels(value: Option<&Value>) -> Labels {
     let members = value.and_then(Value::as_object).into_iter().flatten();
     members
         .map(|(key, value)| (key.clone(), text(Some(value)).to_owned()))
@@ -149,7 +149,7 @@ pub(super) fn labels(value: Option<&Value>) -> Labels {
 }
 
 /// The members of a list, of none if there is no list.
-pub(super) fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+pub(crate) fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
     value
         .get(name)
         .and_then(Value::as_array)
@@ -158,11 +158,11 @@ pub(super) fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a
 }
 
 /// A text, or nothing.
-pub(super) fn text(value: Option<&Value>) -> &str {
+pub(crate) fn text(value: Option<&Value>) -> &str {
     value.and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The containers of a pod, those that run first included.
-pub(super) fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
+pub(crate) fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
     list(spec, "initContainers").chain(list(spec, "containers"))
 }

@@ -5,7 +5,7 @@ use saphyr::{LoadableYamlNode as _, Scalar, Yaml};
 use serde_json::{Map, Number, Value};
 
 /// Every document of a file, but empty ones.
-pub(super) fn documents(text: &str) -> Result<Vec<Value>> {
+pub(crate) fn documents(text: &str) -> Result<Vec<Value>> {
     let documents = Yaml::load_from_str(text).context("no YAML")?;
     let values = documents.iter().map(value);
     let values = values.collect::<Result<Vec<_>>>()?;
