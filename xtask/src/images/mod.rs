@@ -1,30 +1,24 @@
 //! `cargo xtask images`: builds the container images by the final stages of `deploy/Dockerfile`, from static
 //! binaries that are built here, and looks at what came out. It needs buildah, and no registry; it says so
-//! where it has to skip. `--sbom` only writes the lists of what the binaries are made of.
+//! where it has to skip. `--run` then runs the whole system from them, as an overlay's manifests say. `--sbom` only
+//! writes the lists of what the binaries are made of.
 
+mod look;
+mod podman;
+mod run;
 mod sbom;
 
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result};
 
 use crate::shell;
 
 const BINARIES: [&str; 4] = ["order-service", "customer-service", "cdc-relay", "loadgen"];
 /// Asks the process beside it whether it is ready: the images have no shell that could.
 const HEALTHY: &str = "healthy";
-/// More than the largest binary takes twice over: an image that grows past it has something in it that
-/// nobody meant.
-const IMAGE_BYTES_MAX: u64 = 30 * 1000 * 1000;
-/// No user of any host.
-const USER: &str = "65532:65532";
-/// What podman ends with when it could not even try.
-const PODMAN_FAILED: i32 = 125;
-/// What its runtime speaks of when the machine, and not the image, keeps a container from starting.
-const MACHINE: [&str; 3] = ["rlimit", "cgroup", "namespace"];
 const DOCKERFILE: &str = "deploy/Dockerfile";
 /// Where the system has the certificates of public CAs.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -37,6 +31,13 @@ pub(crate) struct Arguments {
     /// Take static binaries that this folder has already, and compile nothing
     #[arg(long, value_name = "FOLDER")]
     binaries: Option<PathBuf>,
+    /// Then runs the whole system from the images as this overlay's manifests say, settles orders, and puts load on it
+    #[arg(long, value_name = "OVERLAY", num_args = 0..=1, default_missing_value = "kind-load",
+          value_parser = ["kind-load", "production-load"])]
+    run: Option<String>,
+    /// Takes the images that there are already, and builds none
+    #[arg(long, requires = "run")]
+    built: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -44,34 +45,53 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(folder) = &arguments.sbom {
         return write_sboms(folder, &target);
     }
-    let Ok(found) = shell::capture(shell::command("buildah").arg("--version")) else {
-        println!("SKIPPED   images: buildah is not installed, which builds them without a daemon");
-        return Ok(());
-    };
-    print!("{}", String::from_utf8_lossy(&found.stdout));
-    let built = match &arguments.binaries {
-        Some(folder) => folder.clone(),
-        None => compiled(&target)?,
-    };
-    let context = gathered(&built, &target)?;
-    for name in BINARIES {
-        let image = format!("localhost/saga/{name}:{}", env!("CARGO_PKG_VERSION"));
-        let mut build = shell::command("buildah");
-        build.args(["build", "--quiet", "--layers=false", "--file", DOCKERFILE]);
-        build.args(["--target", name, "--tag", &image]);
-        build.args([
-            "--build-arg",
-            &format!("VERSION={}", env!("CARGO_PKG_VERSION")),
-        ]);
-        build.args(["--build-arg", &format!("REVISION={}", revision()?)]);
-        // In the place of the stage that compiles, which would need a registry.
-        build.arg(format!("--build-context=build={}", context.display()));
-        build.arg(".");
-        shell::run(&mut build)?;
-        inspect(name, &image)?;
-        try_out(name, &image)?;
+    if !arguments.built {
+        let Ok(found) = shell::capture(shell::command("buildah").arg("--version")) else {
+            println!(
+                "SKIPPED   images: buildah is not installed, which builds them without a daemon"
+            );
+            return Ok(());
+        };
+        print!("{}", String::from_utf8_lossy(&found.stdout));
+        let built = match &arguments.binaries {
+            Some(folder) => folder.clone(),
+            None => compiled(&target)?,
+        };
+        let context = gathered(&built, &target)?;
+        for name in BINARIES {
+            build(name, &context)?;
+            look::inspect(name, &image(name))?;
+        }
     }
-    Ok(())
+    let mut podman = None;
+    for name in BINARIES {
+        podman = look::try_out(name, &image(name))?;
+    }
+    match (&arguments.run, podman) {
+        (None, _) => Ok(()),
+        (Some(overlay), Some(podman)) => run::run(podman, overlay),
+        (Some(overlay), None) => {
+            println!("SKIPPED   the overlay {overlay} is not run: there is no podman that could");
+            Ok(())
+        }
+    }
+}
+
+/// What the images are called here: as the overlay `kind` has them.
+fn image(name: &str) -> String {
+    format!("localhost/saga/{name}:{}", env!("CARGO_PKG_VERSION"))
+}
+
+fn build(name: &str, context: &Path) -> Result<()> {
+    let mut build = shell::command("buildah");
+    build.args(["build", "--quiet", "--layers=false", "--file", DOCKERFILE]);
+    build.args(["--target", name, "--tag", &image(name)]);
+    let version = format!("VERSION={}", env!("CARGO_PKG_VERSION"));
+    build.args(["--build-arg", &version]);
+    build.args(["--build-arg", &format!("REVISION={}", revision()?)]);
+    // In the place of the stage that compiles, which would need a registry.
+    build.arg(format!("--build-context=build={}", context.display()));
+    shell::run(build.arg("."))
 }
 
 /// The platform that this is built for, without the C library's part being anything but glibc.
@@ -140,110 +160,4 @@ fn write_sboms(folder: &Path, target: &str) -> Result<()> {
 fn revision() -> Result<String> {
     let output = shell::capture(shell::command("git").args(["rev-parse", "HEAD"]))?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-/// What the image says of itself, and how large it is.
-fn inspect(name: &str, image: &str) -> Result<()> {
-    let output =
-        shell::capture(shell::command("buildah").args(["inspect", "--type=image", image]))?;
-    let said: Value = serde_json::from_slice(&output.stdout).context("buildah inspect")?;
-    let config = &said["OCIv1"]["config"];
-    let wrong = wrong(name, config);
-    ensure!(wrong.is_empty(), "{image}: {}", wrong.join("; "));
-    let listed = shell::capture(shell::command("buildah").args(["images", "--json", image]))?;
-    let listed: Value = serde_json::from_slice(&listed.stdout).context("buildah images")?;
-    println!(
-        "{image}: {}",
-        listed[0]["size"].as_str().unwrap_or("of unknown size")
-    );
-    let context = folder().join("context/out");
-    let bytes: u64 = [name, HEALTHY, &format!("{name}.cdx.json")]
-        .iter()
-        .map(|file| fs::metadata(context.join(file)).map_or(0, |found| found.len()))
-        .sum();
-    ensure!(
-        bytes < IMAGE_BYTES_MAX,
-        "{image} has {bytes} bytes, and may have {IMAGE_BYTES_MAX}"
-    );
-    Ok(())
-}
-
-/// Whether the binary runs in its image, with nothing of the host and no right to write: an image that lacks
-/// something looks like any other.
-fn try_out(name: &str, image: &str) -> Result<()> {
-    let mut run = shell::command("podman");
-    run.args([
-        "run",
-        "--rm",
-        "--network=none",
-        "--read-only",
-        "--cap-drop=all",
-    ]);
-    // As much as a container may have where this runs in one itself.
-    run.args(["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]);
-    run.args([image, "--version"]);
-    let Ok(output) = shell::capture(&mut run) else {
-        println!("SKIPPED   {image} is not run: podman is not installed");
-        return Ok(());
-    };
-    let said = String::from_utf8_lossy(&output.stdout);
-    let why = String::from_utf8_lossy(&output.stderr);
-    if output.status.code() == Some(PODMAN_FAILED) || MACHINE.iter().any(|word| why.contains(word))
-    {
-        let why = why.trim().lines().last().unwrap_or_default();
-        println!("SKIPPED   {image} is not run: podman cannot here: {why}");
-        return Ok(());
-    }
-    ensure!(
-        output.status.success() && said.starts_with(name),
-        "{image} does not run: {}: {said}{}",
-        output.status,
-        why.trim()
-    );
-    print!("it runs: {said}");
-    Ok(())
-}
-
-fn wrong(name: &str, config: &Value) -> Vec<String> {
-    let mut found = Vec::new();
-    if config["User"] != USER {
-        found.push(format!("it runs as {}, not as {USER}", config["User"]));
-    }
-    if config["Entrypoint"] != serde_json::json!([format!("/{name}")]) {
-        found.push(format!("it starts {}", config["Entrypoint"]));
-    }
-    for label in ["title", "version", "revision", "source", "licenses"] {
-        let value = &config["Labels"][format!("org.opencontainers.image.{label}")];
-        if value.as_str().is_none_or(str::is_empty) {
-            found.push(format!("it has no label {label}"));
-        }
-    }
-    found
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn an_image_that_runs_as_root_or_says_nothing_of_itself_is_named() {
-        let labels = ["title", "version", "revision", "source", "licenses"];
-        let labels: serde_json::Map<_, _> = labels
-            .map(|label| (format!("org.opencontainers.image.{label}"), json!("x")))
-            .into_iter()
-            .collect();
-        let fine = json!({ "User": USER, "Entrypoint": ["/cdc-relay"], "Labels": labels });
-        assert_eq!(wrong("cdc-relay", &fine), Vec::<String>::new());
-        for (place, value) in [
-            ("User", json!("")),
-            ("Entrypoint", json!(["/bin/sh"])),
-            ("Labels", json!({})),
-        ] {
-            let mut config = fine.clone();
-            config[place] = value;
-            assert!(!wrong("cdc-relay", &config).is_empty(), "{place}");
-        }
-    }
 }
