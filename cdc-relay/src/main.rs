@@ -2,11 +2,17 @@
 
 use std::process::ExitCode;
 
+use chassis::tasks;
+use tokio::runtime::Builder;
+
 use cdc_relay::cli::{self, Command, check, init, quarantine, reconcile, run, status};
 
-// One thread: the stages hand over within one task, and more threads only wake each other.
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<ExitCode> {
+fn main() -> anyhow::Result<ExitCode> {
+    // One thread: the stages hand over within one task, and more threads only wake each other.
+    tasks::block_on(Builder::new_current_thread(), run())?
+}
+
+async fn run() -> anyhow::Result<ExitCode> {
     match cli::parse() {
         Command::Run(given) => run::run(given).await.map(|()| ExitCode::SUCCESS),
         Command::Check(given) => check::run(given).await,

@@ -8,7 +8,7 @@
 use std::{
     collections::HashMap,
     future::Future,
-    process,
+    io, process,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,6 +18,7 @@ use std::{
 
 use anyhow::Context as _;
 use tokio::{
+    runtime::Builder,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
     task::{Id, JoinError, JoinSet},
@@ -31,6 +32,20 @@ use crate::config;
 const EXIT_IMPATIENT: i32 = 1;
 /// Shells and orchestrators read a death by signal `n` as the exit status `128 + n`.
 const EXIT_BY_SIGNAL: i32 = 128;
+
+/// Runs `main` on such a runtime, and ends when it does.
+///
+/// A name that is being looked up holds a thread that cannot be told to stop. A runtime that is dropped waits for
+/// it, as long as the resolver tries: longer than the deadline, and than the grace period of a container.
+///
+/// # Errors
+/// When there is no runtime to be had.
+pub fn block_on<T>(mut runtime: Builder, main: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = runtime.enable_all().build()?;
+    let outcome = runtime.block_on(main);
+    runtime.shutdown_background();
+    Ok(outcome)
+}
 
 /// The tasks of a process. Each should end soon after the token is cancelled, having finished
 /// what it had in hand.

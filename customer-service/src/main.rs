@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chassis::health::Health;
-use chassis::tasks::Tasks;
+use chassis::tasks::{self, Tasks};
 use chassis::tls::expiry;
 use chassis::{admin, auth, database, grpc, listen, nats, telemetry};
 use clap::Parser as _;
@@ -13,11 +13,15 @@ use customer_service::reactions::Reactions;
 use customer_service::{GRANTS, migrations, wire};
 use dead_letters::DeadLetters;
 use mailbox::{consumer, partitions, requests, retention};
+use tokio::runtime::Builder;
 
 const NAME: &str = "customer-service";
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    tasks::block_on(Builder::new_multi_thread(), run())?
+}
+
+async fn run() -> anyhow::Result<()> {
     let config = Config::parse();
     let telemetry = telemetry::init(&config.telemetry, NAME)?;
     let mut tasks = Tasks::new(&config.shutdown);

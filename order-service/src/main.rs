@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chassis::health::Health;
-use chassis::tasks::Tasks;
+use chassis::tasks::{self, Tasks};
 use chassis::tls::expiry;
 use chassis::{admin, auth, database, grpc, listen, nats, telemetry};
 use clap::Parser as _;
@@ -17,11 +17,15 @@ use order_service::reactions::Reactions;
 use order_service::watch::reader::LOOK_AT_ALL_EVERY;
 use order_service::watch::{self, Hub};
 use order_service::{GRANTS, migrations, sweeper, wire};
+use tokio::runtime::Builder;
 
 const NAME: &str = "order-service";
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    tasks::block_on(Builder::new_multi_thread(), run())?
+}
+
+async fn run() -> anyhow::Result<()> {
     let config = Config::parse();
     let telemetry = telemetry::init(&config.telemetry, NAME)?;
     let mut tasks = Tasks::new(&config.shutdown);

@@ -1,10 +1,13 @@
 //! The end of a process: signals, failures, deadlines.
 
-use std::{future::pending, time::Duration};
+use std::{future::pending, sync::mpsc, thread, time::Duration};
 
 use anyhow::{Result, anyhow};
-use chassis::{config::Shutdown, tasks::Tasks};
-use tokio::time::timeout;
+use chassis::{
+    config::Shutdown,
+    tasks::{self, Tasks},
+};
+use tokio::{runtime::Builder, task::spawn_blocking, time::timeout};
 
 use crate::child::Child;
 
@@ -114,4 +117,24 @@ async fn a_task_that_is_done_ends_nothing() -> Result<()> {
         Ok(())
     });
     timeout(SOON, tasks.run()).await?
+}
+
+#[test]
+fn a_thread_that_is_held_up_does_not_hold_up_the_end() {
+    for runtime in [Builder::new_current_thread, Builder::new_multi_thread] {
+        let (release, released) = mpsc::channel::<()>();
+        let (end, ended) = mpsc::channel();
+        thread::spawn(move || {
+            let (begin, begun) = tokio::sync::oneshot::channel();
+            let main = async {
+                // As a lookup of a name that nobody answers.
+                spawn_blocking(move || begin.send(()).map(|()| released.recv()));
+                begun.await
+            };
+            let outcome = tasks::block_on(runtime(), main);
+            end.send(outcome.is_ok_and(|begun| begun.is_ok()))
+        });
+        assert_eq!(ended.recv_timeout(SOON), Ok(true));
+        drop(release);
+    }
 }
