@@ -88,6 +88,9 @@ pub(crate) struct Load {
     /// The share of the orders whose outcome is awaited, by a request of its own for each
     #[arg(long, value_name = "SHARE", default_value = "100%", value_parser = share)]
     pub(crate) track: f64,
+    /// Places orders without a `request_id`, as who never tries again, and as other programs can
+    #[arg(long, hide = true)]
+    pub(crate) without_request_ids: bool,
     /// Repeats the arrivals, operations and customers of another run; drawn if not given
     #[arg(long)]
     pub(crate) seed: Option<u64>,

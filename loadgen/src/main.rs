@@ -66,7 +66,7 @@ async fn run(cli: &Cli) -> Result<Outcome> {
     let seed = load.seed.unwrap_or_else(rand::random);
     let services = Services::reach(&cli.connection).await?;
     eprintln!("preparing {} customers; the seed is {seed}", load.customers);
-    let shop = Shop::open(&services, load.customers, load.amount, load.credit_limit).await?;
+    let shop = Shop::open(&services, load).await?;
     let customers = usize::try_from(load.customers)?;
     let zipf = Zipf::new(customers, load.zipf);
     let arrivals = Arrivals::new(profile, load.arrivals, load.mix, zipf, seed);

@@ -14,6 +14,7 @@ use proto::orders::v1::{CreateOrderRequest, CreateOrderResponse};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::cli::Load;
 use crate::reach::Services;
 
 const CURRENCY: &str = "EUR";
@@ -50,22 +51,19 @@ impl Customer {
 pub(crate) struct Shop {
     pub(crate) customers: Vec<Customer>,
     pub(crate) amount: i64,
+    /// Whether an order can be placed again as the same one.
+    request_ids: bool,
     latest: Mutex<Vec<String>>,
     placed: AtomicUsize,
 }
 
 impl Shop {
     /// Creates the customers and a few orders.
-    pub(crate) async fn open(
-        services: &Services,
-        customers: u64,
-        amount: i64,
-        credit_limit: i64,
-    ) -> Result<Self> {
-        let create = (0..customers).map(|number| async move {
+    pub(crate) async fn open(services: &Services, load: &Load) -> Result<Self> {
+        let create = (0..load.customers).map(|number| async move {
             let request = CreateCustomerRequest {
                 name: format!("Load {number}"),
-                credit_limit: euros(credit_limit),
+                credit_limit: euros(load.credit_limit),
                 request_id: Uuid::now_v7().to_string(),
             };
             let until = Instant::now() + PATIENCE;
@@ -84,7 +82,8 @@ impl Shop {
             .context("the load's customers cannot be created")?;
         let shop = Self {
             customers,
-            amount,
+            amount: load.amount,
+            request_ids: !load.without_request_ids,
             latest: Mutex::default(),
             placed: AtomicUsize::new(0),
         };
@@ -103,10 +102,11 @@ impl Shop {
 
     /// An order that is to be placed.
     pub(crate) fn order(&self, customer: usize) -> CreateOrderRequest {
+        let request_id = self.request_ids.then(|| Uuid::now_v7().to_string());
         CreateOrderRequest {
             customer_id: self.customers[customer].id.clone(),
             total: euros(self.amount),
-            request_id: Uuid::now_v7().to_string(),
+            request_id: request_id.unwrap_or_default(),
             wait: None,
         }
     }

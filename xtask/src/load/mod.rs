@@ -1,6 +1,9 @@
 //! `cargo xtask load`: starts the whole system on this machine, puts load on it by `loadgen`, and writes the
 //! report. Everything that was started is gone afterwards.
 
+mod opinion;
+mod second;
+
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -10,7 +13,13 @@ use harness::System;
 use crate::bench::release;
 use crate::shell;
 
-const PACKAGES: [&str; 4] = ["order-service", "customer-service", "cdc-relay", "loadgen"];
+const PACKAGES: [&str; 5] = [
+    "order-service",
+    "customer-service",
+    "cdc-relay",
+    "loadgen",
+    "shop",
+];
 /// Where the report goes, below the target folder.
 const FOLDER: &str = "load";
 
@@ -19,6 +28,9 @@ pub(crate) struct Arguments {
     /// Builds for release: what is measured otherwise is a build for debugging
     #[arg(long)]
     release: bool,
+    /// Asks h2load as well, which shares no code with loadgen, whether the figures of a modest load are right
+    #[arg(long)]
+    second_opinion: bool,
     /// Takes the binaries beside this program as they are
     #[arg(long, hide = true)]
     no_build: bool,
@@ -42,15 +54,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         shell::run(shell::cargo().args(["build", "--workspace", "--bins"]))?;
     }
     let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(load(arguments))
-}
-
-async fn load(arguments: &Arguments) -> Result<ExitCode> {
     let binary = harness::binary("loadgen")?;
     let target = binary.parent().and_then(Path::parent);
     let folder = target.context("a program without a target folder")?;
     let folder = folder.join(FOLDER);
     std::fs::create_dir_all(&folder)?;
+    if arguments.second_opinion {
+        return runtime.block_on(second::compare(&folder));
+    }
+    runtime.block_on(load(arguments, &binary, &folder))
+}
+
+async fn load(arguments: &Arguments, binary: &Path, folder: &Path) -> Result<ExitCode> {
     let system = System::start().await?;
     let given = |option: &str| {
         arguments
