@@ -67,13 +67,6 @@ async fn what_was_placed_elsewhere_or_before_counts_too() {
     }
     let backlog = Backlog::new(MAX);
     let orders = Orders::new(pool.clone(), PATIENCE, KEPT).bounded_by(backlog.clone());
-    let token = CancellationToken::new();
-    let _ends = token.clone().drop_guard();
-    tokio::spawn(backlog::run(backlog, pool, token));
-    eventually("the others to be known", SOON, async || {
-        Ok(place(&orders).await.is_err().then_some(()))
-    })
-    .await
-    .unwrap();
+    backlog.count(&pool).await.unwrap();
     assert_full(place(&orders).await);
 }
