@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use async_nats::{HeaderMap, jetstream};
 use harness::{Side, System, eventually};
 use prost::{Message, Name};
@@ -104,39 +104,38 @@ async fn each_service_serves_its_own_dead_letters() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn what_ended_its_process_is_redriven_by_its_number_alone() {
-    crate::shared::on_shared_system(async |system| {
-        let died = "applying it was begun 3 times in a row, alone, and never ended: each time the process died";
-        let event = CustomerNotFound {
-            order_id: Uuid::now_v7().to_string(),
-            customer_id: Uuid::now_v7().to_string(),
-        };
-        let sequence = letter_because(system, Side::Orders, &event, died).await;
-        let sequence = sequence.unwrap();
-        let channel = system.channel(Side::Orders.service()).unwrap();
-        let mut letters = DeadLetterServiceClient::new(channel);
-        let mut why = async |request: RedriveDeadLettersRequest| {
-            let done = letters.redrive_dead_letters(request).await.unwrap();
-            let results = done.into_inner().results;
-            let found = results.into_iter().find(|one| one.sequence == sequence);
-            let found = found.expect("it is among them");
-            assert_eq!(found.outcome(), RedriveOutcome::Failed, "{found:?}");
-            found.why
-        };
-        let all = RedriveDeadLettersRequest {
-            all: true,
-            page_size: 1_000,
-            ..RedriveDeadLettersRequest::default()
-        };
-        let said = why(all).await;
-        assert!(said.contains("redrive it by its number"), "{said}");
-        let named = RedriveDeadLettersRequest {
-            sequences: vec![sequence],
-            ..RedriveDeadLettersRequest::default()
-        };
-        let said = why(named).await;
-        assert!(said.contains("order"), "it was not tried: {said}");
-        assert!(!said.contains("by its number"), "{said}");
-    });
+#[tokio::test]
+async fn what_ended_its_process_is_redriven_by_its_number_alone() -> Result<()> {
+    let system = System::builder().start().await?;
+    let died = "applying it was begun 3 times in a row, alone, and never ended: each time the process died";
+    let event = CustomerNotFound {
+        order_id: Uuid::now_v7().to_string(),
+        customer_id: Uuid::now_v7().to_string(),
+    };
+    let sequence = letter_because(&system, Side::Orders, &event, died).await?;
+    let channel = system.channel(Side::Orders.service())?;
+    let mut letters = DeadLetterServiceClient::new(channel);
+    let mut why = async |request: RedriveDeadLettersRequest| {
+        let done = letters.redrive_dead_letters(request).await?;
+        let results = done.into_inner().results;
+        let found = results.into_iter().find(|one| one.sequence == sequence);
+        let found = found.context("it is not among them")?;
+        assert_eq!(found.outcome(), RedriveOutcome::Failed, "{found:?}");
+        anyhow::Ok(found.why)
+    };
+    let all = RedriveDeadLettersRequest {
+        all: true,
+        page_size: 1_000,
+        ..RedriveDeadLettersRequest::default()
+    };
+    let said = why(all).await?;
+    assert!(said.contains("redrive it by its number"), "{said}");
+    let named = RedriveDeadLettersRequest {
+        sequences: vec![sequence],
+        ..RedriveDeadLettersRequest::default()
+    };
+    let said = why(named).await?;
+    assert!(said.contains("order"), "it was not tried: {said}");
+    assert!(!said.contains("by its number"), "{said}");
+    Ok(())
 }
