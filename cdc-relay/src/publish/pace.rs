@@ -1,6 +1,10 @@
 //! Which way of appending is the quicker, for batches that may go either way. It depends on the
 //! server: an atomic batch costs a few syncs whatever its size, and messages apart cost none each, or
 //! one each where the server syncs always. No client can ask, so it is measured.
+//!
+//! Danger: where each message is synced, at three replicas perhaps, to try a thousand of them apart takes
+//! seconds, and all events wait behind them. The larger a batch, the better it goes together: what smaller ones
+//! have shown is believed of larger ones, and the other way about, before either way is tried.
 
 use std::time::{Duration, Instant};
 
@@ -47,6 +51,10 @@ struct Measured {
 }
 
 impl Class {
+    fn is_known(self) -> bool {
+        self.apart.tries.min(self.together.tries) >= TRIES
+    }
+
     /// The slower way, and how many seconds an event loses by it.
     fn slower(self) -> (Way, f64) {
         let loss = self.together.seconds_per_event - self.apart.seconds_per_event;
@@ -61,18 +69,38 @@ impl Class {
 impl Pace {
     /// The quicker way for so many events, as far as it is known.
     pub(super) fn choose(&self, count: usize, now: Instant) -> Way {
-        let class = self.classes[class(count)];
-        let Class { apart, together } = class;
-        let prefers_apart = if apart.tries.min(together.tries) < TRIES {
-            apart.tries <= together.tries
-        } else {
+        let at = class(count);
+        let class = self.classes[at];
+        if !class.is_known()
+            && let Some(way) = self.shown_by_others(at)
+        {
+            return way;
+        }
+        let prefers_apart = if class.is_known() {
             let is_due = self.next_try.is_none_or(|next| now >= next);
             (class.slower().0 == Way::Apart) == is_due
+        } else {
+            class.apart.tries <= class.together.tries
         };
         if prefers_apart {
             Way::Apart
         } else {
             Way::Together
+        }
+    }
+
+    /// Whether what is quicker for batches of other sizes is so for this one too.
+    fn shown_by_others(&self, at: usize) -> Option<Way> {
+        let is_slower = |classes: &[Class], way| {
+            let mut known = classes.iter().filter(|class| class.is_known());
+            known.any(|class| class.slower().0 == way)
+        };
+        if is_slower(&self.classes[..at], Way::Apart) {
+            Some(Way::Together)
+        } else if is_slower(&self.classes[at + 1..], Way::Together) {
+            Some(Way::Apart)
+        } else {
+            None
         }
     }
 
@@ -134,9 +162,20 @@ mod tests {
         for (took, expected) in [([FAST, SLOW], [97, 3]), ([SLOW, FAST], [3, 97])] {
             let (mut pace, mut now) = (Pace::default(), Instant::now());
             assert_eq!(play(&mut pace, &mut now, 100, took), expected);
-            // What holds for ten does not for a thousand.
-            assert_eq!(pace.choose(1000, now), Way::Apart);
         }
+    }
+
+    #[test]
+    fn what_is_known_of_one_size_is_not_tried_anew_for_another() {
+        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        play(&mut pace, &mut now, 6, [SLOW, FAST]);
+        assert_eq!(pace.choose(1000, now), Way::Together, "ten gain by it");
+        assert_eq!(pace.choose(2, now), Way::Apart, "two may not");
+        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        play(&mut pace, &mut now, 6, [FAST, SLOW]);
+        assert_eq!(pace.choose(2, now), Way::Apart, "ten lose by it");
+        pace.learn(Way::Apart, 1000, now, FAST);
+        assert_eq!(pace.choose(1000, now), Way::Together, "a thousand may not");
     }
 
     #[test]
