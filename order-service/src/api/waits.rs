@@ -114,3 +114,17 @@ fn response(order: &Order) -> WatchOrderResponse {
 pub(super) fn full(full: Full) -> Status {
     Status::resource_exhausted(full.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_leaves_its_answer_time_for_the_way() {
+        let request = Request::new(());
+        let patience = Patience::of(&request, Duration::from_secs(3600)).unwrap();
+        let answer_by = patience.admission.answer_by();
+        assert_eq!(answer_by - patience.until, Duration::from_millis(50));
+        assert!(Patience::of(&request, Duration::ZERO).is_none());
+    }
+}
