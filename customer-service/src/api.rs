@@ -89,7 +89,7 @@ async fn set_limit(
         customer: Some(wire::customer(&customer)),
     };
     let recorded = once::record(&tx, request, &answer).await;
-    if !recorded.map_err(failure::status)? {
+    if !recorded? {
         tx.rollback().await.map_err(failure::status)?;
         return once::in_its_stead(client, request).await;
     }
@@ -129,7 +129,7 @@ async fn insert(
         store::insert(&tx, customer),
         outbox::append(&tx, &events)
     );
-    if !recorded.map_err(failure::status)? {
+    if !recorded? {
         tx.rollback().await.map_err(failure::status)?;
         return once::in_its_stead(client, request).await;
     }

@@ -59,10 +59,20 @@ pub async fn record(
     tx: &Transaction<'_>,
     request: Option<&Key>,
     answer: &impl Message,
-) -> Result<bool, tokio_postgres::Error> {
+) -> Result<bool, Status> {
     match request {
         None => Ok(true),
-        Some(request) => requests::record(tx, request, answer).await,
+        Some(request) => requests::record(tx, request, answer)
+            .await
+            .map_err(unrecorded),
+    }
+}
+
+/// The status for an answer that could not be recorded.
+fn unrecorded(error: tokio_postgres::Error) -> Status {
+    match requests::Unusable::of(&error) {
+        Some(why) => invalid::argument(FIELD, why),
+        None => failure::status(error),
     }
 }
 

@@ -8,7 +8,8 @@
 //! Where a retry might be refused on account of what has happened since, find comes before as well.
 //!
 //! Ids are UUIDv7, drawn by the client before its first try. They tell their age, so an id older than what
-//! is kept is refused: executed again it would have a second effect.
+//! is kept is refused: executed again it would have a second effect. Answers go by the day, and the database
+//! refuses ids of days that went, also when they are kept for longer by now, or by another replica.
 //!
 //! Danger: only what was granted is kept. A refusal rolls back, and a retry of it is decided anew.
 
@@ -49,8 +50,11 @@ ORDER BY request_id
 ON CONFLICT DO NOTHING
 RETURNING request_id";
 
-/// As the owner of the table: who runs this makes and drops none.
+/// A step, to be repeated until it returns 0. As the owner of the table: who runs this makes and drops none.
 const MAINTAIN: &str = "SELECT public.requests_keep($1)";
+
+/// The CHECK that refuses ids of days that went.
+const FORGOTTEN: &str = "requests_forgotten";
 
 /// What a request that has an id is known by.
 #[derive(Clone, Debug)]
@@ -72,6 +76,16 @@ pub enum Unusable {
     /// It would be kept for longer than others.
     #[error("was drawn in the future")]
     TooNew,
+}
+
+impl Unusable {
+    /// What was wrong with an id that Postgres refused to record; `None` when it was something else. It takes
+    /// no others with it: without that id they can be recorded.
+    #[must_use]
+    pub fn of(refused: &Error) -> Option<Self> {
+        let constraint = refused.as_db_error()?.constraint()?;
+        (constraint == FORGOTTEN).then_some(Self::TooOld)
+    }
 }
 
 /// What is known of a request.
@@ -148,7 +162,8 @@ pub async fn find(tx: &Transaction<'_>, request: &Key) -> Result<Found, Error> {
 /// transaction has recorded the id: this one must be rolled back. It waits for one that is about to.
 ///
 /// # Errors
-/// Postgres refused the statement, or the connection is lost.
+/// Postgres refused the statement, or the connection is lost. [`Unusable::of`] tells whether the id's day is
+/// forgotten.
 pub async fn record(
     tx: &Transaction<'_>,
     request: &Key,
@@ -162,7 +177,8 @@ pub async fn record(
 /// that were recorded; when one is missing, the transaction must be rolled back.
 ///
 /// # Errors
-/// Postgres refused the statement, or the connection is lost.
+/// Postgres refused the statement, or the connection is lost. [`Unusable::of`] tells whether an id's day is
+/// forgotten.
 pub async fn record_all(
     tx: &Transaction<'_>,
     answers: &[(&Key, Vec<u8>)],
@@ -191,11 +207,11 @@ pub async fn maintain(pool: Pool, kept: Duration, token: CancellationToken) {
         let wait = match maintain_once(&pool, kept).await {
             Ok(0) => MAINTAIN_EVERY,
             Ok(changed) => {
-                info!(changed, "made and dropped partitions of requests");
+                info!(changed, "made and forgot days of requests");
                 MAINTAIN_EVERY
             }
             Err(error) => {
-                warn!(%error, "could not maintain the partitions of requests; trying again in a minute");
+                warn!(%error, "could not maintain the days of requests; trying again in a minute");
                 RETRY_AFTER
             }
         };
@@ -206,20 +222,31 @@ pub async fn maintain(pool: Pool, kept: Duration, token: CancellationToken) {
     }
 }
 
-/// Once; returns how many partitions were made and dropped.
+/// Once; returns how many days were made and forgotten, each in a transaction of its own.
 ///
 /// # Errors
-/// The migrations have not run, a lock was not had within 5 s, or the connection is lost.
+/// The migrations have not run, a lock was not had within 200 ms, or the connection is lost.
 pub async fn maintain_once(
     pool: &Pool,
     kept: Duration,
 ) -> Result<i32, Box<dyn std::error::Error + Send + Sync>> {
-    let client = pool.get().await?;
+    let mut client = pool.get().await?;
     let seconds = kept.as_secs_f64();
-    let rows = client
-        .query_typed(MAINTAIN, &[(&seconds, Type::FLOAT8)])
-        .await?;
-    Ok(rows.iter().map(|row| row.get::<_, i32>(0)).sum())
+    let mut changed = 0;
+    loop {
+        let tx = client.transaction().await?;
+        // A new partition makes Postgres read the whole default partition. If that once took longer than
+        // the pool lets a statement take, it would for ever.
+        tx.batch_execute("SET LOCAL statement_timeout = 0").await?;
+        let row = tx
+            .query_typed(MAINTAIN, &[(&seconds, Type::FLOAT8)])
+            .await?;
+        tx.commit().await?;
+        match row.first().map_or(0, |row| row.get::<_, i32>(0)) {
+            0 => return Ok(changed),
+            step => changed += step,
+        }
+    }
 }
 
 /// The migrations of the table, in the schema `public`: to run before those of the outbox, with a history

@@ -133,7 +133,7 @@ async fn cancel(
         order: Some(wire::order(&order)),
     };
     let recorded = once::record(&tx, request, &answer).await;
-    if !recorded.map_err(failure::status)? {
+    if !recorded? {
         tx.rollback().await.map_err(failure::status)?;
         return once::in_its_stead(client, request).await;
     }

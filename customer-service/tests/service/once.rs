@@ -1,12 +1,15 @@
 //! A customer that is asked for with an id is made once, and each retry gets the first answer.
 
+use std::time::Duration;
+
 use chassis::auth::Caller;
 use customer_service::api::Customers;
 use deadpool_postgres::Pool;
+use mailbox::requests;
 use proto::customers::v1::customer_service_server::CustomerService as _;
 use proto::customers::v1::{CreateCustomerRequest, Customer, SetCreditLimitRequest};
 use tonic::{Code, Status};
-use uuid::Uuid;
+use uuid::{ContextV7, Timestamp, Uuid};
 
 use crate::support::{KEPT, count, database, database_in, money, postgres};
 
@@ -83,6 +86,29 @@ async fn an_id_of_another_request_is_refused_and_makes_nobody() {
     let id = new_id();
     create(&pool, &id, "", 1).await.unwrap_err();
     create(&pool, &id, "Ada", 1).await.unwrap();
+}
+
+/// As beside a replica that keeps less, or after the setting was raised.
+#[tokio::test]
+async fn an_id_of_a_day_that_the_database_has_forgotten_changes_nothing() {
+    let pool = database().await;
+    let customer = create(&pool, "", "Ada", 100).await.unwrap();
+    let two_days = Duration::from_secs(2 * 86_400);
+    requests::maintain_once(&pool, two_days).await.unwrap();
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let drawn = Timestamp::from_unix(ContextV7::new(), now - 5 * 86_400, 0);
+    let id = Uuid::new_v7(drawn).to_string();
+    let tries = [
+        create(&pool, &id, "Ada", 100).await.map(|_| ()),
+        set_limit(&pool, &id, &customer.customer_id, 200).await,
+    ];
+    for refused in tries.map(Result::unwrap_err) {
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert!(refused.message().contains("too long ago"), "{refused}");
+    }
+    let client = pool.get().await.unwrap();
+    assert_eq!(count(&client, "customers").await, 1);
+    assert_eq!(count(&client, "outbox").await, 1);
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod outages;
 mod outbox;
 mod partitions;
 mod redrive;
+mod requests;
 mod retention;
 mod script;
 mod suspects;

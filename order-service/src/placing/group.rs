@@ -105,7 +105,7 @@ async fn write(client: &mut Client, group: &[Waiting]) -> Result<Outcome, Status
         store::insert(&tx, orders),
         outbox::append(&tx, events)
     );
-    let recorded = recorded.map_err(failure::status)?;
+    let recorded = recorded.map_err(once::unrecorded)?;
     if recorded.len() < requests.len() {
         tx.rollback().await.map_err(failure::status)?;
         return Ok(Outcome::Repeats(recorded));

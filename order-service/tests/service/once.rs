@@ -46,7 +46,7 @@ fn new_id() -> String {
 }
 
 /// A UUIDv7 that was drawn so many seconds from now.
-fn drawn(seconds: i64) -> String {
+pub(crate) fn drawn(seconds: i64) -> String {
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let at = now.checked_add_signed(seconds).unwrap();
     Uuid::new_v7(Timestamp::from_unix(ContextV7::new(), at, 0)).to_string()
@@ -197,8 +197,7 @@ async fn answers_are_kept_for_their_time_and_retired_by_partition() {
     let dropped = requests::maintain_once(&pool, two_days).await.unwrap();
     assert_eq!(dropped, 5);
     assert_eq!(count(&client, "requests").await, 1);
-    // And back, for a longer time.
-    assert_eq!(requests::maintain_once(&pool, KEPT).await.unwrap(), 5);
+    assert_eq!(requests::maintain_once(&pool, two_days).await.unwrap(), 0);
     // Nobody takes the old id for a new one meanwhile.
     let orders = Orders::new(pool.clone(), PATIENCE, two_days);
     let request = CreateOrderRequest {
@@ -212,4 +211,32 @@ async fn answers_are_kept_for_their_time_and_retired_by_partition() {
         outcome.map(|one| one.into_inner().order.unwrap()),
         "too long ago",
     );
+}
+
+/// By those who keep more: after their setting was raised, or beside a replica that keeps less.
+#[tokio::test]
+async fn what_was_forgotten_is_refused_however_long_answers_are_kept_by_now() {
+    let pool = database().await;
+    let five_days_ago = || drawn(-5 * 86_400);
+    let (id, customer) = (five_days_ago(), Uuid::now_v7());
+    let order = create(&pool, &id, customer, 1).await.unwrap();
+    let two_days = Duration::from_secs(2 * 86_400);
+    let client = pool.get().await.unwrap();
+    for _ in 0..2 {
+        requests::maintain_once(&pool, two_days).await.unwrap();
+        is_refused(create(&pool, &id, customer, 1).await, "too long ago");
+        // The day is not made anew, as if nothing had been in it.
+        assert_eq!(requests::maintain_once(&pool, KEPT).await.unwrap(), 0);
+        is_refused(create(&pool, &id, customer, 1).await, "too long ago");
+        let unknown = cancel(&pool, &five_days_ago(), &order.order_id).await;
+        is_refused(unknown, "too long ago");
+    }
+    assert_eq!(count(&client, "orders WHERE state = 'pending'").await, 1);
+    assert_eq!(count(&client, "orders").await, 1);
+
+    // What neither of them has forgotten takes effect, once.
+    let id = drawn(-86_400);
+    let first = create(&pool, &id, customer, 1).await.unwrap();
+    assert_eq!(create(&pool, &id, customer, 1).await.unwrap(), first);
+    assert_eq!(count(&client, "orders").await, 2);
 }

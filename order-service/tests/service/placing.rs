@@ -8,6 +8,7 @@ use deadpool_postgres::Pool;
 use futures_util::future::join_all;
 use futures_util::poll;
 use harness::eventually;
+use mailbox::requests;
 use order_service::api::Orders;
 use proto::orders::v1::order_service_server::OrderService as _;
 use proto::orders::v1::{CreateOrderRequest, Order};
@@ -15,6 +16,7 @@ use tokio_postgres::Client;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
+use crate::once::drawn;
 use crate::support::{KEPT, PATIENCE, count, database_in, money, postgres};
 
 /// A total that the table of these tests refuses.
@@ -153,6 +155,23 @@ async fn one_that_cannot_be_placed_takes_no_other_with_it() {
         .map(|answer| answer.as_ref().err().map(Status::code))
         .collect();
     assert_eq!(codes, [None, Some(Code::Internal), None]);
+    assert_eq!(count(&beside, "orders").await, 2 + 2);
+    assert_eq!(count(&beside, "outbox").await, 2 + 2);
+}
+
+/// Only the database knows that its day is forgotten.
+#[tokio::test]
+async fn one_whose_id_is_forgotten_takes_no_other_with_it() {
+    let (orders, beside, pool) = service().await;
+    let two_days = Duration::from_secs(2 * 86_400);
+    requests::maintain_once(&pool, two_days).await.unwrap();
+    let (forgotten, new) = (drawn(-5 * 86_400), Uuid::now_v7().to_string());
+    let answers = at_once(&orders, &beside, &[("", 1), (&forgotten, 1), (&new, 2)]).await;
+    let codes: Vec<_> = answers
+        .iter()
+        .map(|answer| answer.as_ref().err().map(Status::code))
+        .collect();
+    assert_eq!(codes, [None, Some(Code::InvalidArgument), None]);
     assert_eq!(count(&beside, "orders").await, 2 + 2);
     assert_eq!(count(&beside, "outbox").await, 2 + 2);
 }
