@@ -10,7 +10,7 @@ use tokio::{sync::oneshot, task::JoinSet, time::sleep};
 use crate::{
     config::{Config, Policy},
     heal::{Cause, verify, verify::Verdict},
-    retention,
+    retention::Retention,
     slot::watch,
 };
 
@@ -20,31 +20,45 @@ const CONNECTION_CHECK: Duration = Duration::from_millis(500);
 /// The tasks of one session; they end when it is dropped.
 #[derive(Debug)]
 pub struct Background {
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
     verdict: oneshot::Receiver<Verdict>,
+    /// What waits until it is known that the stream has lost nothing that the table still has.
+    retention: Option<Retention>,
 }
 
 impl Background {
-    /// `verifies` unless this process has done so.
-    pub fn start(config: &Config, nats: &Nats, verifies: bool) -> Self {
+    /// For a session over this connection to NATS. `verifies` unless this process has done so; `retires`
+    /// what is old, if that is configured.
+    pub fn start(
+        config: &Config,
+        (nats, connection): (&Nats, u64),
+        verifies: bool,
+        retires: bool,
+    ) -> Self {
         let mut tasks = JoinSet::new();
         let (told, verdict) = oneshot::channel();
         let source = config.source.clone();
         tasks.spawn(async move { watch::watch(&source).await });
-        if let Some(seconds) = config.retention.seconds {
-            let config = config.clone();
-            tasks.spawn(async move { retention::retain(&config, seconds).await });
-        }
+        let retention = config.retention.seconds.filter(|_| retires);
+        let mut retention = retention.map(|seconds| Retention {
+            config: config.clone(),
+            seconds,
+            nats: nats.clone(),
+            connection,
+        });
         if verifies && config.healing.verify {
             let (config, nats) = (config.clone(), nats.clone());
             tasks.spawn(async move {
                 // Nobody listens any more: the session has ended.
                 let _ = told.send(verify::verify(&config, &nats).await);
             });
+        } else if let Some(retention) = retention.take() {
+            tasks.spawn(retention.run());
         }
         Self {
-            _tasks: tasks,
+            tasks,
             verdict,
+            retention,
         }
     }
 
@@ -52,9 +66,14 @@ impl Background {
     /// Cancel-safe.
     pub async fn wrong(&mut self, config: &Config, verified: &mut bool) -> Cause {
         if let Ok(verdict) = (&mut self.verdict).await {
-            *verified = true;
+            let is_missing = matches!(verdict, Verdict::Missing { .. });
+            // Missing rows are looked for again, until somebody has had them published.
+            *verified = !is_missing;
             if let Some(cause) = judge(&verdict, config) {
                 return cause;
+            }
+            if let Some(retention) = self.retention.take_if(|_| !is_missing) {
+                self.tasks.spawn(retention.run());
             }
         }
         std::future::pending().await
@@ -72,6 +91,11 @@ pub async fn reconnected(nats: &Nats, this: u64) {
     while connection(nats) == this || nats.connection_state() != State::Connected {
         sleep(CONNECTION_CHECK).await;
     }
+}
+
+/// Whether the client still has `this` connection to NATS: over it the stream was seen to hold what it should.
+pub fn is_connected(nats: &Nats, this: u64) -> bool {
+    connection(nats) == this && nats.connection_state() == State::Connected
 }
 
 fn judge(verdict: &Verdict, config: &Config) -> Option<Cause> {
@@ -94,7 +118,7 @@ fn judge(verdict: &Verdict, config: &Config) -> Option<Cause> {
         }
     }
     if let (Some(cause), Policy::Refuse) = (&cause, config.healing.policy) {
-        tracing::error!(%cause, "CDC_HEAL=refuse forbids the relay to mend that by itself: `cdc-relay reconcile --publish` does");
+        tracing::error!(%cause, "CDC_HEAL=refuse forbids the relay to mend that by itself: `cdc-relay reconcile --publish` does; no row is removed from the table until then");
         return None;
     }
     cause

@@ -25,6 +25,7 @@ pub mod window;
 
 pub mod publish;
 pub mod stream;
+pub mod sync;
 
 pub mod quarantine;
 

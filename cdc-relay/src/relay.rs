@@ -30,6 +30,7 @@ use crate::{
     publish::{Appender, Limits},
     quarantine::{Claimed, Desk, Maker},
     record::Layout,
+    retention::enough,
     slot::{self, Slot},
     spool::{CommitOrder, Spool},
     standby,
@@ -129,6 +130,10 @@ struct Known {
     memory: Memory,
     /// The stream was compared with the table since this process began or stood by.
     verified: bool,
+    /// A session has streamed since this process began.
+    started: bool,
+    /// Old rows may be removed from the table.
+    retires: bool,
     /// Another relay had the slot.
     standing_by: bool,
     /// The last append was refused, and it is not known which of its records is the cause.
@@ -178,7 +183,7 @@ async fn session(
         .map(|done| tracing::field::display(done.position));
     tracing::info!(slot = config.source.slot, stream = truth.stream, path = truth.paths.name(), %confirmed, resume_after, "streaming");
     gauge!("cdc_relay_streaming").set(1.0);
-    show_path(&truth);
+    truth.show_path();
     ready.set(true);
 
     let appender = Appender::after(nats.clone(), &truth);
@@ -192,7 +197,8 @@ async fn session(
     let pipeline = Pipeline::new(confirmed, resume.is_proven());
     let intake = Intake::new(&config.source, &layout, system, limits, resume, stops);
     let intake = intake.with_types(types);
-    let mut background = Background::start(config, nats, !known.verified);
+    let mut background = Background::start(config, (nats, to_nats), !known.verified, known.retires);
+    known.started = true;
     let ended = tokio::select! {
         ended = pipeline.run(reader, writer, intake, (&mut appender, &mut desk), stop) => ended,
         cause = background.wrong(config, &mut known.verified) => Err(Error::Heal(cause)),
@@ -247,8 +253,9 @@ async fn start(config: &Config, nats: &Nats, known: &mut Known) -> Result<Starte
     }
     let prepared = Error::within(during, SQL_TIMEOUT, slot::prepare(&sql, source)).await?;
     // A relay that JetStream does not answer must not take the slot from a standby that it does.
-    stream::reach(nats, &config.stream).await?;
+    let found = stream::reach(nats, &config.stream).await?;
     let to_nats = background::connection(nats);
+    known.retires = enough::permit(config, found.as_ref(), !known.started).await?;
     let cause = match (prepared.clone(), known.wrong.clone()) {
         (Slot::Missing, found) => Some(found.unwrap_or(Cause::NoSlot)),
         (Slot::Lost(why), _) => Some(Cause::SlotLost(why)),
@@ -370,20 +377,6 @@ async fn set_back(nats: &Nats, stream: &str) -> Result<()> {
             "{ahead} consumers of stream {stream} were ahead of it: JetStream lost its tail"
         )))),
     }
-}
-
-/// Says how events are appended.
-fn show_path(truth: &Truth) {
-    if !truth.paths.atomic {
-        tracing::warn!(
-            stream = truth.stream,
-            "the stream takes no atomic batches: the events of a transaction go one after the other, which \
-             is as safe, much slower, and shows them one by one. On nats-server 2.12 or newer, `nats stream \
-             edit {} --allow-batch` mends that",
-            truth.stream
-        );
-    }
-    gauge!("cdc_relay_append_path", "path" => truth.paths.name()).set(1.0);
 }
 
 fn failed(kind: &'static str) {

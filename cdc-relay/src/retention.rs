@@ -6,15 +6,21 @@
 //! ```
 //!
 //! The danger: a row that is old by its id can be committed late, and be on its way yet. So age alone
-//! removes nothing. Locks are asked for with a short time-out: who writes events does not wait for this.
+//! removes nothing. And what a stream has lost stands nowhere but here (I11): nothing goes before the stream
+//! was verified, nor while NATS is away, which may come back with less than it had acknowledged.
+//! Locks are asked for with a short time-out: who writes events does not wait for this.
+
+pub mod enough;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use async_nats::Client as Nats;
 use metrics::counter;
 use tokio::time::sleep;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use crate::{
+    background::is_connected,
     config::Config,
     error::{Error, Result},
     heal::{floor::least_uuid, verify::passed},
@@ -43,43 +49,119 @@ const PARTITIONS: &str = "\
 
 const IS_PAST: &str = "SELECT $1::text::timestamptz <= now() - make_interval(secs => $2)";
 
-/// Removes, round after round, until it is dropped.
-pub async fn retain(config: &Config, seconds: u64) {
-    let mut told = String::new();
-    loop {
-        if let Err(error) = round(config, seconds).await {
-            let text = error.to_string();
-            // Once for each reason: a right may be missing for days.
-            if text != told {
-                tracing::warn!(%error, "old rows stay in the table; publishing goes on");
-                told = text;
-            }
-        }
-        sleep(PAUSE).await;
-    }
+/// Removes what is older than so many seconds, as long as a session has this connection to NATS.
+#[derive(Debug)]
+pub struct Retention {
+    pub config: Config,
+    pub seconds: u64,
+    pub nats: Nats,
+    pub connection: u64,
 }
 
-async fn round(config: &Config, seconds: u64) -> Result<()> {
-    let (_, mut sql) = primary::connect(&config.source.database_url).await?;
-    let table = config.source.table.quoted();
-    let partitions = sql.query(PARTITIONS, &[&table]).await;
-    let partitions = partitions.map_err(|e| Error::sql(DURING, &e))?;
-    if partitions.is_empty() {
-        return delete(config, &mut sql, &table, seconds).await;
-    }
-    for row in &partitions {
-        let text = |at: usize| {
-            row.try_get::<_, String>(at)
-                .map_err(|e| Error::sql(DURING, &e))
-        };
-        let (partition, bound, key) = (text(0)?, text(1)?, text(2)?);
-        if bound == "DEFAULT" {
-            delete(config, &mut sql, &partition, seconds).await?;
-        } else if is_past(config, &sql, &bound, &key, seconds).await? {
-            drop_partition(config, &mut sql, &partition).await?;
+impl Retention {
+    /// Removes, round after round, until it is dropped.
+    pub async fn run(self) {
+        let mut told = String::new();
+        loop {
+            if let Err(error) = self.round().await {
+                let text = error.to_string();
+                // Once for each reason: a right may be missing for days.
+                if text != told {
+                    tracing::warn!(%error, "old rows stay in the table; publishing goes on");
+                    told = text;
+                }
+            }
+            sleep(PAUSE).await;
         }
     }
-    Ok(())
+
+    async fn round(&self) -> Result<()> {
+        let Self {
+            config, seconds, ..
+        } = self;
+        self.connected()?;
+        let (_, mut sql) = primary::connect(&config.source.database_url).await?;
+        let table = config.source.table.quoted();
+        let partitions = sql.query(PARTITIONS, &[&table]).await;
+        let partitions = partitions.map_err(|e| Error::sql(DURING, &e))?;
+        if partitions.is_empty() {
+            return self.delete(&mut sql, &table).await;
+        }
+        for row in &partitions {
+            let text = |at: usize| {
+                row.try_get::<_, String>(at)
+                    .map_err(|e| Error::sql(DURING, &e))
+            };
+            let (partition, bound, key) = (text(0)?, text(1)?, text(2)?);
+            if bound == "DEFAULT" {
+                self.delete(&mut sql, &partition).await?;
+            } else if is_past(config, &sql, &bound, &key, *seconds).await? {
+                self.connected()?;
+                drop_partition(config, &mut sql, &partition).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// NATS is away, or was: nobody knows yet what it comes back with.
+    fn connected(&self) -> Result<()> {
+        match is_connected(&self.nats, self.connection) {
+            true => Ok(()),
+            false => Err(Error::Transient(format!(
+                "{DURING}: NATS is away, and may have lost what only the table has then"
+            ))),
+        }
+    }
+
+    /// Deletes old rows, batch by batch. The transaction sees only what was committed before it waited.
+    async fn delete(&self, sql: &mut Client, table: &str) -> Result<()> {
+        let Self {
+            config, seconds, ..
+        } = self;
+        let old = match &config.retention.column {
+            Some(column) => format!(
+                "o.{} < now() - make_interval(secs => {seconds})",
+                quote(column)
+            ),
+            None => {
+                let (id, least) = (quote(&config.columns.id), least_uuid(cutoff_ms(*seconds)));
+                format!("o.{id} < '{least}' AND o.{id}::text ~ '^[0-9a-f]{{8}}-[0-9a-f]{{4}}-7'")
+            }
+        };
+        let batch = format!(
+            "DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT o.ctid FROM {table} o WHERE {old} LIMIT {ROWS_MAX}))"
+        );
+        let any = format!("SELECT EXISTS (SELECT FROM {table} o WHERE {old})");
+        loop {
+            let row = sql.query_one(&any, &[]).await;
+            let found: bool = row
+                .and_then(|row| row.try_get(0))
+                .map_err(|e| Error::sql(DURING, &e))?;
+            if !found {
+                return Ok(());
+            }
+            self.connected()?;
+            let begin = sql
+                .build_transaction()
+                .isolation_level(IsolationLevel::RepeatableRead);
+            let transaction = begin.start().await.map_err(|e| Error::sql(DURING, &e))?;
+            if !passed(&transaction, &config.source.slot, CONFIRM_WAIT).await? {
+                return Ok(());
+            }
+            execute(&transaction, LOCKS, config).await?;
+            let deleted = transaction.execute(&batch, &[]).await;
+            let deleted = deleted.map_err(|e| refused(Error::sql(DURING, &e), config))?;
+            transaction
+                .commit()
+                .await
+                .map_err(|e| Error::sql(DURING, &e))?;
+            counter!("cdc_relay_retired_rows_total").increment(deleted);
+            if deleted < ROWS_MAX {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// Whether everything that the partition can hold is old.
@@ -147,51 +229,6 @@ fn as_owner(config: &Config, partition: &str, is_published: bool) -> Option<Stri
     Some(format!(
         "SELECT {function}({partition}::regclass, {is_published})"
     ))
-}
-
-/// Deletes old rows, batch by batch. The transaction sees only what was committed before it waited.
-async fn delete(config: &Config, sql: &mut Client, table: &str, seconds: u64) -> Result<()> {
-    let old = match &config.retention.column {
-        Some(column) => format!(
-            "o.{} < now() - make_interval(secs => {seconds})",
-            quote(column)
-        ),
-        None => {
-            let (id, least) = (quote(&config.columns.id), least_uuid(cutoff_ms(seconds)));
-            format!("o.{id} < '{least}' AND o.{id}::text ~ '^[0-9a-f]{{8}}-[0-9a-f]{{4}}-7'")
-        }
-    };
-    let batch = format!(
-        "DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT o.ctid FROM {table} o WHERE {old} LIMIT {ROWS_MAX}))"
-    );
-    let any = format!("SELECT EXISTS (SELECT FROM {table} o WHERE {old})");
-    loop {
-        let row = sql.query_one(&any, &[]).await;
-        let found: bool = row
-            .and_then(|row| row.try_get(0))
-            .map_err(|e| Error::sql(DURING, &e))?;
-        if !found {
-            return Ok(());
-        }
-        let begin = sql
-            .build_transaction()
-            .isolation_level(IsolationLevel::RepeatableRead);
-        let transaction = begin.start().await.map_err(|e| Error::sql(DURING, &e))?;
-        if !passed(&transaction, &config.source.slot, CONFIRM_WAIT).await? {
-            return Ok(());
-        }
-        execute(&transaction, LOCKS, config).await?;
-        let deleted = transaction.execute(&batch, &[]).await;
-        let deleted = deleted.map_err(|e| refused(Error::sql(DURING, &e), config))?;
-        transaction
-            .commit()
-            .await
-            .map_err(|e| Error::sql(DURING, &e))?;
-        counter!("cdc_relay_retired_rows_total").increment(deleted);
-        if deleted < ROWS_MAX {
-            return Ok(());
-        }
-    }
 }
 
 async fn execute(transaction: &Transaction<'_>, statement: &str, config: &Config) -> Result<()> {

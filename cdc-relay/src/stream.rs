@@ -5,10 +5,11 @@ use async_nats::{
     jetstream::{
         self, ErrorCode,
         context::{CreateStreamErrorKind, GetStreamErrorKind},
-        stream::{Config, LastRawMessageErrorKind, Stream},
+        stream::{Config, Info, LastRawMessageErrorKind, Stream},
     },
 };
 use mailbox::envelope;
+use metrics::gauge;
 
 mod headers;
 mod look;
@@ -65,19 +66,33 @@ impl Truth {
             id: id.clone(),
         })
     }
+
+    /// Says how events are appended.
+    pub fn show_path(&self) {
+        if !self.paths.atomic {
+            tracing::warn!(
+                stream = self.stream,
+                "the stream takes no atomic batches: the events of a transaction go one after the other, which \
+                 is as safe, much slower, and shows them one by one. On nats-server 2.12 or newer, `nats stream \
+                 edit {} --allow-batch` mends that",
+                self.stream
+            );
+        }
+        gauge!("cdc_relay_append_path", "path" => self.paths.name()).set(1.0);
+    }
 }
 
-/// Whether JetStream answers.
+/// Whether JetStream answers: with the stream, if there is one.
 ///
 /// # Errors
 /// [`Error::Transient`] when it does not. That there is no such stream is an answer.
-pub async fn reach(client: &Client, config: &StreamConfig) -> Result<()> {
+pub async fn reach(client: &Client, config: &StreamConfig) -> Result<Option<Info>> {
     let jetstream = jetstream::new(client.clone());
     match jetstream.get_stream(&config.name).await {
         Err(error) if !matches!(error.kind(), GetStreamErrorKind::JetStream(_)) => {
             Err(unreachable("find the stream", &error))
         }
-        _ => Ok(()),
+        found => Ok(found.ok().map(|stream| stream.cached_info().clone())),
     }
 }
 

@@ -8,8 +8,11 @@ use rig::{DATABASE, Rig, SOON, says};
 
 const HOUR: i64 = 3600;
 
-/// Two minutes are kept.
-const KEPT: (&str, &str) = ("CDC_RETENTION_SECONDS", "120");
+/// Twenty minutes are kept, behind a stream that keeps everything.
+const KEPT: [(&str, &str); 2] = [
+    ("CDC_RETENTION_SECONDS", "1200"),
+    ("CDC_STREAM_DELETED", "refuse"),
+];
 
 fn id(seconds_ago: i64) -> Result<String> {
     let now = std::time::UNIX_EPOCH.elapsed()?.as_secs();
@@ -46,7 +49,7 @@ async fn old_rows_go_once_they_are_published_and_young_ones_stay() -> Result<()>
         insert(&rig, &n.to_string(), HOUR).await?;
     }
     insert(&rig, "young", 0).await?;
-    let relay = rig.relay_with("relay", &[KEPT])?;
+    let relay = rig.relay_with("relay", &KEPT)?;
     left(&rig, &["young"]).await?;
     assert_eq!(rig.count().await?, 2501);
     assert_eq!(
@@ -74,7 +77,7 @@ async fn a_row_that_is_old_by_its_id_and_not_published_stays() -> Result<()> {
          FROM generate_series(1, 30000) n"
     );
     rig.sql.batch_execute(&many).await?;
-    let relay = rig.relay_with("relay", &[KEPT])?;
+    let relay = rig.relay_with("relay", &KEPT)?;
     eventually("the removal to be under way", SOON, async || {
         Ok((rows(&rig).await? < 29_000).then_some(()))
     })
@@ -115,7 +118,7 @@ async fn old_partitions_are_dropped_whole_and_others_stay() -> Result<()> {
     insert(&rig, "old", 2 * HOUR).await?;
     insert(&rig, "older than any partition", 4 * HOUR).await?;
     insert(&rig, "old, in a partition that goes on", HOUR / 2).await?;
-    let relay = rig.relay_with("relay", &[KEPT])?;
+    let relay = rig.relay_with("relay", &KEPT)?;
     left(&rig, &["old, in a partition that goes on"]).await?;
     assert_eq!(rig.count().await?, 3);
     let exists =
@@ -146,7 +149,7 @@ async fn a_missing_right_is_told_with_its_mend_and_stops_nothing() -> Result<()>
         .replace("postgres:", "reader:")
         .replacen("reader:", "postgres:", 1);
     let url = url.replace(rig.postgres.password(), "sesame");
-    let relay = rig.relay_with("relay", &[KEPT, ("DATABASE_URL", &url)])?;
+    let relay = rig.relay_with("relay", &[KEPT[0], KEPT[1], ("DATABASE_URL", &url)])?;
     says(&relay, "The relay's user needs DELETE").await?;
     insert(&rig, "young", 0).await?;
     assert_eq!(rig.settled().await?.len(), 2);

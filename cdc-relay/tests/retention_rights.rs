@@ -7,7 +7,7 @@ use harness::eventually;
 use rig::{DATABASE, Rig, SOON};
 use serde_json::Value as Json;
 
-const KEPT: (&str, &str) = ("CDC_RETENTION_SECONDS", "120");
+const KEPT: (&str, &str) = ("CDC_RETENTION_SECONDS", "1200");
 const BY_COLUMN: (&str, &str) = ("CDC_RETENTION_COLUMN", "written");
 
 fn url(rig: &Rig) -> String {
@@ -51,7 +51,9 @@ fn only(found: &[[String; 3]], level: &str, text: &str, mend: &str) {
 
 /// Runs a relay until the table holds so many rows.
 async fn left(rig: &Rig, environment: &[(&str, &str)], rows: i64) -> Result<()> {
-    let relay = rig.relay_with("relay", environment)?;
+    // The stream keeps everything, which the table could not give it again.
+    let all = [environment, &[("CDC_STREAM_DELETED", "refuse")]].concat();
+    let relay = rig.relay_with("relay", &all)?;
     eventually("the old rows to go", SOON, async || {
         let count = "SELECT count(*) FROM outbox";
         let left: i64 = rig.sql.query_one(count, &[]).await?.get(0);

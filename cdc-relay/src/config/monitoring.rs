@@ -6,8 +6,8 @@ use clap::Args;
 /// The NATS server's monitoring page.
 #[derive(Args, Clone, Debug)]
 pub struct Monitoring {
-    /// The NATS server's monitoring page, which alone tells when JetStream syncs to disk; `check` looks
-    /// at it
+    /// The NATS server's monitoring page, which alone tells when JetStream syncs to disk: for `check`, and
+    /// for the least that CDC_RETENTION_SECONDS may be
     #[arg(id = "NATS_MONITORING_URL", long = "nats-monitoring-url", env = "NATS_MONITORING_URL",
           value_parser = Value::new(address, "http://127.0.0.1:8222"))]
     pub address: Option<String>,

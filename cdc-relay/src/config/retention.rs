@@ -13,7 +13,9 @@ use super::{
 pub struct Retention {
     /// Rows that were written longer ago than so many seconds, and that were published, are removed from
     /// the table: by dropping its partitions, or by deleting. The user needs DELETE on the table, or owns
-    /// its partitions, or calls CDC_RETENTION_FUNCTION. What is removed cannot be published again
+    /// its partitions, or calls CDC_RETENTION_FUNCTION. What is removed cannot be published again, so less than
+    /// ten times JetStream's sync_interval (1200 by default) is refused at the start, and less than the
+    /// stream's max_age with CDC_STREAM_DELETED=recreate
     #[arg(id = "CDC_RETENTION_SECONDS", long = "cdc-retention-seconds", env = "CDC_RETENTION_SECONDS",
           value_parser = Value::new(seconds, "604800"))]
     pub seconds: Option<u64>,
@@ -30,7 +32,7 @@ pub struct Retention {
     pub function: Option<Table>,
 }
 
-/// A minute: shorter than that, healing has nothing to work with.
+/// A minute, by which clocks may differ. What the stream demands besides is asked for at the start.
 const SECONDS_MIN: u64 = 60;
 
 fn seconds(given: &str) -> Result<u64, String> {

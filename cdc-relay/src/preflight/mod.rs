@@ -103,8 +103,9 @@ pub async fn run(config: &Config) -> Report {
     let mut report = Report::default();
     let largest = postgres(config, &mut report).await;
     spool::look(config, &mut report);
-    nats::look(config, largest, &mut report).await;
-    monitoring::look(config, &mut report).await;
+    let max_age = nats::look(config, largest, &mut report).await;
+    let interval = monitoring::look(config, &mut report).await;
+    retention::period(config, interval, max_age, &mut report);
     report
 }
 

@@ -12,25 +12,33 @@ use super::{LOOK_TIMEOUT, Report};
 use crate::{
     config::{Config, Create},
     publish::covers,
+    retention::enough,
     stream,
 };
 
 /// How long NATS may take to be reached.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) async fn look(config: &Config, largest: Option<usize>, report: &mut Report) {
+/// Looks, and returns for how long the stream keeps its events (zero: for ever), if that is known.
+pub(super) async fn look(
+    config: &Config,
+    largest: Option<usize>,
+    report: &mut Report,
+) -> Option<Duration> {
     let connecting = chassis::nats::connect(&config.nats, "cdc-relay-check");
     let client = match timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok(client)) => client,
         Ok(Err(error)) => {
-            return report.wrong("NATS", format!("{error:#}"), "mend NATS_URL or the login");
+            report.wrong("NATS", format!("{error:#}"), "mend NATS_URL or the login");
+            return None;
         }
         Err(_) => {
             let text = format!(
                 "{} did not answer within {CONNECT_TIMEOUT:?}",
                 config.nats.url
             );
-            return report.wrong("NATS", text, "start it, or mend NATS_URL or the network");
+            report.wrong("NATS", text, "start it, or mend NATS_URL or the network");
+            return None;
         }
     };
     let server = client.server_info();
@@ -44,41 +52,51 @@ pub(super) async fn look(config: &Config, largest: Option<usize>, report: &mut R
             "upgrade nats-server to 2.12 or newer",
         );
     }
-    if timeout(LOOK_TIMEOUT, streams(&client, config, largest, report))
-        .await
-        .is_err()
-    {
+    let looked = timeout(LOOK_TIMEOUT, streams(&client, config, largest, report)).await;
+    looked.unwrap_or_else(|_| {
         let text = format!("JetStream did not answer within {LOOK_TIMEOUT:?}");
         report.wrong(
             "JetStream",
             text,
             "look for a cluster without a leader: `nats server report jetstream`",
         );
-    }
+        None
+    })
 }
 
-async fn streams(client: &Client, config: &Config, largest: Option<usize>, report: &mut Report) {
+async fn streams(
+    client: &Client,
+    config: &Config,
+    largest: Option<usize>,
+    report: &mut Report,
+) -> Option<Duration> {
     let jetstream = jetstream::new(client.clone());
     if let Err(error) = jetstream.query_account().await {
         let mend =
             "start the server with `-js` or a `jetstream` block, and enable it for the account";
-        return report.wrong("JetStream", error.to_string(), mend);
+        report.wrong("JetStream", error.to_string(), mend);
+        return None;
     }
     report.ok("JetStream", "enabled for the account");
     let name = &config.stream.name;
     match jetstream.get_stream(name).await {
-        Ok(stream) => existing(client, config, stream.cached_info(), largest, report),
+        Ok(stream) => {
+            let info = stream.cached_info();
+            existing(client, config, info, largest, report);
+            enough::max_age(config, Some(info))
+        }
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(refused)
                 if refused.error_code() == ErrorCode::STREAM_NOT_FOUND =>
             {
                 missing(client, config, largest, report).await;
+                enough::max_age(config, None)
             }
-            _ => report.wrong(
-                "stream",
-                format!("{name}: {error}"),
-                "mend the rights of the login",
-            ),
+            _ => {
+                let text = format!("{name}: {error}");
+                report.wrong("stream", text, "mend the rights of the login");
+                None
+            }
         },
     }
 }

@@ -3,6 +3,8 @@
 //! Danger: rights on a partitioned table are not rights on its partitions, which retention reads, locks
 //! and drops by their own names.
 
+use std::time::Duration;
+
 use tokio_postgres::{Client, types::Oid};
 
 use super::{Report, failed, role::Rights};
@@ -10,6 +12,7 @@ use crate::{
     config::{Config, Table},
     error::Result,
     record::{ID, Layout, TIMESTAMPTZ, tells_time},
+    retention::enough::{self, Synced},
     types::Types,
     wal::quote,
 };
@@ -37,6 +40,26 @@ const COLUMN: &str = "\
 
 /// What is looked at, in the report.
 const WHAT: &str = "retention";
+
+/// Whether rows are kept for long enough, by when JetStream syncs and for how long the stream keeps its events.
+pub(super) fn period(
+    config: &Config,
+    interval: Option<Duration>,
+    max_age: Option<Duration>,
+    report: &mut Report,
+) {
+    let Some(seconds) = config.retention.seconds else {
+        return;
+    };
+    let what = "retention period";
+    let all = enough::shortages(config, &Synced::of(interval), max_age);
+    if all.is_empty() {
+        report.ok(what, format!("{seconds} s"));
+    }
+    for short in all {
+        report.wrong(what, short.text, short.mend);
+    }
+}
 
 /// Looks, where retention is asked for.
 pub(super) async fn look(

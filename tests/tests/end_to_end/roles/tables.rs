@@ -155,6 +155,7 @@ fn a_day_of_the_outbox_that_is_over_goes_by_the_relay_though_it_may_not_drop_it(
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let system = harness::System::builder()
             .env("cdc-relay", "CDC_RETENTION_SECONDS", "86400")
+            .env("cdc-relay", "CDC_STREAM_MAX_AGE_SECONDS", "3600")
             .env(
                 "cdc-relay",
                 "CDC_RETENTION_FUNCTION",
