@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
-use harness::{Postgres, eventually};
+use harness::{Postgres, Rows, eventually};
 use mailbox::consumer::Failure;
 use mailbox::inbox::Delivery;
 use proto::customers::v1::{
     CreditLimitExceeded, CreditReserved, CurrencyMismatch, CustomerNotFound,
 };
 use proto::orders::v1::OrderCreated;
+use tokio_postgres::Transaction;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
@@ -309,4 +310,28 @@ pub(crate) async fn statements(postgres: &Postgres, pool: &Pool, batch: Vec<Deli
     let log_none = "SET log_min_duration_statement = -1";
     client.batch_execute(log_none).await.unwrap();
     executed
+}
+
+/// Two batches that share customers would deadlock otherwise, whatever plan Postgres has for each.
+#[tokio::test]
+async fn a_batch_locks_its_customers_by_their_keys_and_not_as_they_lie_in_the_table() {
+    let pool = database().await;
+    let mut asked = Vec::new();
+    for _ in 0..5 {
+        let customer = customer(&pool, 100).await;
+        asked.push(delivery(&usd(&customer.customer_id, 1)));
+    }
+    let client = pool.get().await.unwrap();
+    let row = client.query_one("SELECT current_database()", &[]).await;
+    let database: String = row.unwrap().get(0);
+    let customers = Rows {
+        database: &database,
+        table: "customers",
+        key: "customer_id",
+    };
+    let batch = async |tx: &Transaction<'_>| Ok(handle(tx, asked.clone()).await?);
+    let in_order = customers
+        .are_locked_in_key_order(postgres().await, batch)
+        .await;
+    in_order.unwrap();
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chassis::config::LogFormat;
 use chassis::telemetry::Telemetry;
 use deadpool_postgres::Pool;
-use harness::{Postgres, eventually};
+use harness::{Postgres, Rows, eventually};
 use mailbox::consumer::Failure;
 use mailbox::inbox::Delivery;
 use order_service::api::Orders;
@@ -14,6 +14,7 @@ use proto::customers::v1::{
     CreditLimitExceeded, CreditReserved, CurrencyMismatch, CustomerNotFound,
 };
 use proto::orders::v1::{CancellationReason, Order, OrderApproved, OrderCancelled, OrderState};
+use tokio_postgres::Transaction;
 use uuid::Uuid;
 
 use crate::support::{
@@ -316,4 +317,27 @@ async fn statements(postgres: &Postgres, pool: &Pool, batch: Vec<Delivery>) -> u
     let log_none = "SET log_min_duration_statement = -1";
     client.batch_execute(log_none).await.unwrap();
     count
+}
+
+/// Two batches that share orders would deadlock otherwise, whatever plan Postgres has for each.
+#[tokio::test]
+async fn a_batch_locks_its_orders_by_their_keys_and_not_as_they_lie_in_the_table() {
+    let pool = database().await;
+    let mut answers = Vec::new();
+    for _ in 0..5 {
+        answers.push(reserved(&pending(&pool).await));
+    }
+    let client = pool.get().await.unwrap();
+    let row = client.query_one("SELECT current_database()", &[]).await;
+    let database: String = row.unwrap().get(0);
+    let orders = Rows {
+        database: &database,
+        table: "orders",
+        key: "order_id",
+    };
+    let batch = async |tx: &Transaction<'_>| Ok(handle(tx, answers.clone()).await?);
+    let in_order = orders
+        .are_locked_in_key_order(postgres().await, batch)
+        .await;
+    in_order.unwrap();
 }
