@@ -197,3 +197,42 @@ async fn a_step_forgets_one_day_and_makes_what_is_missing_first() -> Result<()> 
     }
     Ok(())
 }
+
+/// Two groups that share requests would deadlock otherwise.
+#[tokio::test]
+async fn answers_are_recorded_in_the_order_of_their_ids() -> Result<()> {
+    let world = world(None).await?;
+    let mut requests = [drawn(0), drawn(0), drawn(0)];
+    requests.sort_by_key(Key::id);
+    let [least, middle, greatest] = &requests;
+    let mut client = world.pool.get().await?;
+    let other = client.transaction().await?;
+    begin(&other, middle).await?;
+
+    let mut client = world.pool.get().await?;
+    let tx = client.transaction().await?;
+    let all = [greatest, middle, least].map(|key| (key, Vec::new()));
+    let look = async {
+        eventually("the group to wait", SOON, async || {
+            let waiting = "pg_locks WHERE NOT granted AND locktype = 'transactionid'
+                AND database IS NULL AND pid IN (SELECT pid FROM pg_stat_activity
+                    WHERE datname = current_database())";
+            Ok((count(&world, waiting).await? == 1).then_some(()))
+        })
+        .await?;
+        let mut client = world.pool.get().await?;
+        let mut has = async |request| {
+            let tx = client.transaction().await?;
+            tx.batch_execute("SET LOCAL lock_timeout = '100ms'").await?;
+            anyhow::Ok(requests::record(&tx, request, &()).await.is_err())
+        };
+        let has = (has(least).await?, has(greatest).await?);
+        other.rollback().await?;
+        anyhow::Ok(has)
+    };
+    let record = async { Ok(requests::record_all(&tx, &all).await?) };
+    let (recorded, has) = tokio::try_join!(record, look)?;
+    assert_eq!(has, (true, false), "the least, and not the greatest");
+    assert_eq!(recorded.len(), 3);
+    Ok(())
+}
