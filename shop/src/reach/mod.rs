@@ -67,6 +67,17 @@ impl Operation {
         let insists = false;
         Self { insists, ..self }
     }
+
+    /// Whether it needs a place among the pending orders, or among those who wait for them: others give theirs up
+    /// within moments. To other operations `RESOURCE_EXHAUSTED` says that the answer is too large, and stays so.
+    fn takes_room(&self) -> bool {
+        let subjects = [
+            "orders.v1.CreateOrder",
+            "orders.v1.GetOrder",
+            "orders.v1.WatchOrder",
+        ];
+        subjects.contains(&self.subject)
+    }
 }
 
 /// Who serves a subject: `orders.v1.GetOrder`, `dead_letters.v1.order-service.GetDeadLetter`.
@@ -104,16 +115,15 @@ enum Missed {
 }
 
 impl Missed {
-    /// Whether another try may be answered better.
-    fn passes(&self) -> bool {
+    /// Whether another try of `operation` may be answered better.
+    fn passes(&self, operation: Operation) -> bool {
         match self {
             Self::Unanswered { .. } => true,
-            Self::Refused { code, .. } => {
-                matches!(
-                    code,
-                    Code::Unavailable | Code::DeadlineExceeded | Code::Aborted
-                )
-            }
+            Self::Refused { code, .. } => match code {
+                Code::Unavailable | Code::DeadlineExceeded | Code::Aborted => true,
+                Code::ResourceExhausted => operation.takes_room(),
+                _ => false,
+            },
             Self::Unusable(_) | Self::Unreadable(_) => false,
         }
     }
@@ -127,7 +137,11 @@ impl Missed {
     fn leaves_doubt(&self) -> bool {
         match self {
             Self::Unanswered { heard, .. } => *heard,
-            Self::Refused { .. } => self.passes(),
+            // Not ResourceExhausted: it is refused before anything is done.
+            Self::Refused { code, .. } => matches!(
+                code,
+                Code::Unavailable | Code::DeadlineExceeded | Code::Aborted
+            ),
             Self::Unusable(_) => false,
             Self::Unreadable(_) => true,
         }
@@ -220,7 +234,7 @@ impl Services {
             };
             in_doubt |= missed.leaves_doubt();
             let next = pause.mul_f64(rand::rng().random_range(0.5..1.0));
-            let again = missed.passes() && (operation.insists || !missed.was_heard());
+            let again = missed.passes(operation) && (operation.insists || !missed.was_heard());
             if again && Instant::now() + next < deadline {
                 sleep(next).await;
                 pause = (pause * 2).min(PAUSE_MAX);
@@ -229,7 +243,7 @@ impl Services {
             }
             in_doubt &= !missed.clears_doubt();
             // The time cut the last try short; the one before it may have been told more.
-            let told = match try_max == left && missed.passes() {
+            let told = match try_max == left && missed.passes(operation) {
                 true => last.unwrap_or(missed),
                 false => missed,
             };

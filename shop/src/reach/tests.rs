@@ -50,7 +50,6 @@ async fn a_refusal_of_what_is_asked_says_that_no_try_took_effect() {
 #[tokio::test]
 async fn a_refusal_for_another_reason_leaves_it_open_what_an_earlier_try_did() {
     for code in [
-        Code::ResourceExhausted,
         Code::Internal,
         Code::Unknown,
         Code::Cancelled,
@@ -67,6 +66,37 @@ async fn a_refusal_for_another_reason_leaves_it_open_what_an_earlier_try_did() {
         let failure = after(vec![refused(code)]).await;
         assert!(matches!(failure, Failure::Refused { .. }), "{failure}");
     }
+}
+
+#[tokio::test]
+async fn what_has_no_room_is_tried_again_and_leaves_no_doubt() {
+    let full = || refused(Code::ResourceExhausted);
+    let create = || Operation::change("orders.v1.CreateOrder", Uuid::nil());
+    let (failure, left) = tried(create(), vec![full(), full(), refused(Code::NotFound)]).await;
+    assert!(
+        matches!(
+            failure,
+            Failure::Refused {
+                code: Code::NotFound,
+                ..
+            }
+        ),
+        "{failure}"
+    );
+    assert_eq!(left, 0);
+    // Nothing was done by those tries, but by one without an answer it may have been.
+    let (failure, _) = tried(create(), vec![full(), refused(Code::Internal)]).await;
+    assert!(matches!(failure, Failure::Refused { .. }), "{failure}");
+    let (failure, _) = tried(create(), vec![lost(), full(), refused(Code::Internal)]).await;
+    assert!(
+        matches!(failure, Failure::UnknownOutcome { .. }),
+        "{failure}"
+    );
+    // An answer that is too large stays so.
+    let list = Operation::read("orders.v1.ListOrders");
+    let (failure, left) = tried(list, vec![full(), full()]).await;
+    assert!(matches!(failure, Failure::Refused { .. }), "{failure}");
+    assert_eq!(left, 1);
 }
 
 #[tokio::test]
