@@ -20,7 +20,7 @@ use deadpool_postgres::Pool;
 use prost::Message;
 use ring::digest;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Error, Transaction};
+use tokio_postgres::{Error, GenericClient, Transaction};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -137,13 +137,14 @@ impl Key {
     }
 }
 
-/// Looks for the request. Before something is decided, to be called when the transaction holds the rows
-/// that the request changes, or it misses what the one that they were waited for has recorded.
+/// Looks for the request. Before something is decided, to be called in the transaction, when that holds the
+/// rows that the request changes, or it misses what the one that they were waited for has recorded. To refuse
+/// what is new alone, without one.
 ///
 /// # Errors
 /// Postgres refused the statement, or the connection is lost.
-pub async fn find(tx: &Transaction<'_>, request: &Key) -> Result<Found, Error> {
-    let row = tx
+pub async fn find(client: &impl GenericClient, request: &Key) -> Result<Found, Error> {
+    let row = client
         .query_typed_opt(FIND, &[(&request.id, Type::UUID)])
         .await?;
     let Some(row) = row else {

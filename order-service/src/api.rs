@@ -20,17 +20,19 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::backlog::Backlog;
+use crate::backlog::{Admitted, Backlog};
 use crate::changes::Changes;
 use crate::domain::{Input, Order, OrderId};
-use crate::placing::Placing;
+use crate::placing::{Placing, Queued};
 use crate::watch::Hub;
 use crate::{once, store, wire};
 
 mod doors;
+mod repeats;
 mod waits;
 
 pub use doors::{grpc, nats};
+use repeats::Repeats;
 use waits::Patience;
 
 /// The aggregate type of this service's events.
@@ -51,6 +53,7 @@ pub struct Orders {
     pool: Pool,
     backlog: Backlog,
     placing: Placing,
+    repeats: Repeats,
     patience: Duration,
     kept: Duration,
     hub: Hub,
@@ -64,6 +67,7 @@ impl Orders {
         Self {
             backlog: Backlog::new(usize::MAX),
             placing: Placing::new(pool.clone()),
+            repeats: Repeats::new(pool.clone()),
             pool,
             patience,
             kept,
@@ -92,17 +96,36 @@ impl Orders {
         seen(found.map_err(refused)?, order_id, caller)
     }
 
-    /// Stores a new order together with its event, or neither (I1).
+    /// Stores a new order together with its event, or neither (I1). When the request was granted before, the
+    /// answer of then, also where there is no room for a new one.
     async fn place(
         &self,
         order: &Order,
         request: Option<&Key>,
     ) -> Result<CreateOrderResponse, Status> {
+        let (admitted, queued) = match self.queue(order, request) {
+            Ok(taken) => taken,
+            Err(no_room) => return self.repeats.answer(request, no_room).await,
+        };
+        let answer = queued.answer().await?;
+        if !repeats::is_of(order, &answer) {
+            self.backlog.give_back(admitted);
+        }
+        Ok(answer)
+    }
+
+    fn queue(&self, order: &Order, request: Option<&Key>) -> Result<(Admitted, Queued), Status> {
         let admitted = self.backlog.admit();
-        admitted.map_err(|full| Status::resource_exhausted(full.to_string()))?;
+        let admitted = admitted.map_err(|full| Status::resource_exhausted(full.to_string()))?;
         let created = wire::order_created(order);
         let event = outbox::Event::new(AGGREGATE, order.order_id.into(), &created);
-        self.placing.place(order, event, request).await
+        match self.placing.queue(order, event, request) {
+            Ok(queued) => Ok((admitted, queued)),
+            Err(busy) => {
+                self.backlog.give_back(admitted);
+                Err(busy)
+            }
+        }
     }
 
     /// Cancels an order, and tells how it stands then.

@@ -7,10 +7,9 @@
 //!
 //! What counts is the table, which all replicas share. Each counts it now and then, and adds what it has let in
 //! since; what the others let in, it sees with its next count. So the number is exceeded by what they let in
-//! meanwhile and have in hand, which is bounded in turn.
+//! meanwhile and have in hand, which is bounded in turn. What was let in and made no order is given back.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chassis::failure;
@@ -42,15 +41,70 @@ pub struct Backlog {
     shared: Arc<Shared>,
 }
 
+/// One that was let in, to be given back if it makes no order.
+#[derive(Debug)]
+pub struct Admitted(u64);
+
 #[derive(Debug)]
 struct Shared {
     max: usize,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
     /// At the last count, `max` at most.
-    counted: AtomicUsize,
-    /// All that were ever let in here; wraps around.
-    admitted: AtomicUsize,
-    /// Of them, those from before the last count.
-    before: AtomicUsize,
+    counted: usize,
+    /// All that were ever let in here: the number of the next.
+    admitted: u64,
+    /// Since the last count began, and since the one began that is under way.
+    since: Since,
+    meanwhile: Since,
+}
+
+/// Who was let in from a number on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Since {
+    from: u64,
+    given_back: u64,
+}
+
+impl Known {
+    fn pending(&self) -> usize {
+        let since = self.admitted - self.since.from - self.since.given_back;
+        self.counted
+            .saturating_add(usize::try_from(since).unwrap_or(usize::MAX))
+    }
+
+    fn admit(&mut self) -> Admitted {
+        let number = self.admitted;
+        self.admitted += 1;
+        Admitted(number)
+    }
+
+    fn give_back(&mut self, admitted: Admitted) {
+        self.since.give_back(admitted.0);
+        self.meanwhile.give_back(admitted.0);
+    }
+
+    fn begin_count(&mut self) {
+        self.meanwhile = Since {
+            from: self.admitted,
+            given_back: 0,
+        };
+    }
+
+    fn end_count(&mut self, counted: usize) {
+        self.counted = counted;
+        self.since = self.meanwhile;
+    }
+}
+
+impl Since {
+    /// One from before is in this figure no more.
+    fn give_back(&mut self, number: u64) {
+        self.given_back += u64::from(number >= self.from);
+    }
 }
 
 impl Backlog {
@@ -63,9 +117,7 @@ impl Backlog {
         Self {
             shared: Arc::new(Shared {
                 max,
-                counted: AtomicUsize::new(0),
-                admitted: AtomicUsize::new(0),
-                before: AtomicUsize::new(0),
+                known: Mutex::default(),
             }),
         }
     }
@@ -74,24 +126,27 @@ impl Backlog {
     ///
     /// # Errors
     /// [`Full`].
-    pub fn admit(&self) -> Result<(), Full> {
-        let shared = &self.shared;
-        let pending = shared.counted.load(Ordering::Relaxed) + self.admitted_since();
-        if pending >= shared.max {
-            return Err(Full(shared.max));
+    pub fn admit(&self) -> Result<Admitted, Full> {
+        let mut known = self.known();
+        if known.pending() >= self.shared.max {
+            return Err(Full(self.shared.max));
         }
-        shared.admitted.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(known.admit())
     }
 
-    fn admitted_since(&self) -> usize {
-        let admitted = self.shared.admitted.load(Ordering::Relaxed);
-        admitted.wrapping_sub(self.shared.before.load(Ordering::Relaxed))
+    /// One that was let in made no order: another may come in its stead.
+    pub fn give_back(&self, admitted: Admitted) {
+        self.known().give_back(admitted);
     }
 
     /// Whether nothing was pending and nothing has come since: then nothing needs to be counted.
     fn is_idle(&self) -> bool {
-        self.shared.counted.load(Ordering::Relaxed) == 0 && self.admitted_since() == 0
+        self.known().pending() == 0
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        let known = self.shared.known.lock();
+        known.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts.
@@ -99,15 +154,13 @@ impl Backlog {
     /// # Errors
     /// When the database does not answer.
     pub async fn count(&self, pool: &Pool) -> Result<(), Status> {
-        let shared = &self.shared;
-        // Read first: who is let in while it is counted may be in both figures, and never in none.
-        let before = shared.admitted.load(Ordering::Relaxed);
+        // First: who is let in while it is counted may be in both figures, and never in none.
+        self.known().begin_count();
         let mut connection = failure::own_connection(pool).await?;
-        let counted = store::count_pending(&mut connection, shared.max).await;
+        let counted = store::count_pending(&mut connection, self.shared.max).await;
         connection.release();
         let counted = counted.map_err(failure::status)?;
-        shared.counted.store(counted, Ordering::Relaxed);
-        shared.before.store(before, Ordering::Relaxed);
+        self.known().end_count(counted);
         metrics::gauge!(PENDING).set(counted as f64);
         Ok(())
     }
@@ -127,4 +180,37 @@ pub async fn run(backlog: Backlog, pool: Pool, token: CancellationToken) {
         }
     };
     token.run_until_cancelled(counting).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_given_back_counts_no_more_whenever_it_was_let_in() {
+        let mut known = Known::default();
+        let [before, during] = [(); 2].map(|()| known.admit());
+        known.give_back(before);
+        assert_eq!(known.pending(), 1);
+        known.begin_count();
+        let [meanwhile, since] = [(); 2].map(|()| known.admit());
+        known.give_back(during);
+        known.give_back(meanwhile);
+        assert_eq!(known.pending(), 1);
+        known.end_count(7);
+        assert_eq!(known.pending(), 7 + 1);
+        known.give_back(since);
+        assert_eq!(known.pending(), 7);
+    }
+
+    #[test]
+    fn who_was_let_in_before_a_count_takes_nobody_out_of_it() {
+        let mut known = Known::default();
+        let early = known.admit();
+        known.begin_count();
+        known.end_count(7);
+        let _since = known.admit();
+        known.give_back(early);
+        assert_eq!(known.pending(), 7 + 1);
+    }
 }

@@ -6,7 +6,7 @@ use chassis::{failure, invalid};
 use deadpool_postgres::Client;
 use mailbox::requests::{self, Found, Key};
 use prost::Message;
-use tokio_postgres::Transaction;
+use tokio_postgres::{GenericClient, Transaction};
 use tonic::Status;
 use uuid::Uuid;
 
@@ -32,14 +32,12 @@ pub fn request<M: Message>(
 }
 
 /// The first answer, if there was one.
-async fn answered<M: Message + Default>(
-    tx: &Transaction<'_>,
-    request: Option<&Key>,
+pub async fn answered<M: Message + Default>(
+    client: &impl GenericClient,
+    request: &Key,
 ) -> Result<Option<M>, Status> {
-    let Some(request) = request else {
-        return Ok(None);
-    };
-    match requests::find(tx, request).await.map_err(failure::status)? {
+    let found = requests::find(client, request).await;
+    match found.map_err(failure::status)? {
         Found::Nothing => Ok(None),
         Found::Answer(bytes) => {
             let answer = M::decode(bytes.as_slice());
@@ -82,6 +80,9 @@ pub async fn in_its_stead<M: Message + Default>(
     request: Option<&Key>,
 ) -> Result<M, Status> {
     let tx = client.transaction().await.map_err(failure::status)?;
-    let answer = answered(&tx, request).await?;
+    let answer = match request {
+        Some(request) => answered(&*tx, request).await?,
+        None => None,
+    };
     answer.ok_or_else(|| Status::unavailable("the request was being executed: try again"))
 }

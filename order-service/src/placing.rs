@@ -26,7 +26,7 @@ use mailbox::outbox;
 use mailbox::requests::Key;
 use proto::orders::v1::CreateOrderResponse;
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 
 use crate::domain::Order;
@@ -69,6 +69,21 @@ impl Waiting {
     }
 }
 
+/// An order in the queue. Dropped, it is left out if it still waits.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    answer: oneshot::Receiver<Result<CreateOrderResponse, Status>>,
+    _left: DropGuard,
+}
+
+impl Queued {
+    /// The order as it was placed. When its request was granted before, the answer of then, and nothing is stored.
+    pub(crate) async fn answer(self) -> Result<CreateOrderResponse, Status> {
+        let broken_off = |_| Err(Status::unavailable(UNKNOWN_OUTCOME));
+        self.answer.await.unwrap_or_else(broken_off)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Waiting>,
@@ -93,14 +108,14 @@ impl Placing {
         Self { pool, queue }
     }
 
-    /// Stores a new order together with its event, or neither (I1). When the request was granted before, the
-    /// answer of then, and nothing is stored.
-    pub(crate) async fn place(
+    /// Lets a new order wait to be stored together with its event, or neither (I1). `UNAVAILABLE` where the queue
+    /// stands: nothing was done.
+    pub(crate) fn queue(
         &self,
         order: &Order,
         event: outbox::Event,
         request: Option<&Key>,
-    ) -> Result<CreateOrderResponse, Status> {
+    ) -> Result<Queued, Status> {
         let (reply, answer) = oneshot::channel();
         let left = CancellationToken::new();
         let waiting = Waiting {
@@ -115,8 +130,7 @@ impl Placing {
         if self.join(waiting)? {
             tokio::spawn(self.clone().work());
         }
-        let broken_off = |_| Err(Status::unavailable(UNKNOWN_OUTCOME));
-        answer.await.unwrap_or_else(broken_off)
+        Ok(Queued { answer, _left })
     }
 
     /// Queues up. True when somebody has to see to the queue; `UNAVAILABLE` where it stands.

@@ -10,7 +10,7 @@ use mailbox::requests::Key;
 use proto::orders::v1::{CreateOrderResponse, WatchOrderResponse};
 use tonic::{Request, Status};
 
-use super::Orders;
+use super::{Orders, repeats};
 use crate::domain::{Order, OrderId, State};
 use crate::watch::{Full, Watcher};
 use crate::wire;
@@ -55,7 +55,16 @@ impl Orders {
         caller: Caller,
         patience: &Patience,
     ) -> Result<Order, Status> {
-        let mut watcher = self.hub.watch(order_id).map_err(full)?;
+        let watcher = self.hub.watch(order_id).map_err(full)?;
+        self.awaited(watcher, (order_id, caller), patience).await
+    }
+
+    async fn awaited(
+        &self,
+        mut watcher: Watcher,
+        (order_id, caller): (OrderId, Caller),
+        patience: &Patience,
+    ) -> Result<Order, Status> {
         let order = self.find(order_id, caller).await?;
         match order.state {
             State::Pending => Ok(patience.outcome(order, &mut watcher).await),
@@ -71,19 +80,39 @@ impl Orders {
         patience: &Patience,
     ) -> Result<CreateOrderResponse, Status> {
         // Before anything is done: refused afterwards, it would have been placed all the same.
-        let mut watcher = self.hub.watch(order.order_id).map_err(full)?;
-        let mut answer = self.place(&order, request).await?;
-        let placed = answer.order.as_ref().map(wire::order_id);
-        let placed = placed.transpose().map_err(super::invalid)?;
-        let outcome = match placed {
-            Some(first) if first != order.order_id => {
-                drop(watcher);
-                self.outcome(first, caller, patience).await?
+        let mut watcher = match self.hub.watch(order.order_id) {
+            Ok(watcher) => watcher,
+            Err(none) => {
+                let first = self.repeats.answer(request, full(none)).await?;
+                return self.repeated(first, caller, patience).await;
             }
-            _ => patience.outcome(order, &mut watcher).await,
         };
+        let mut answer = self.place(&order, request).await?;
+        if !repeats::is_of(&order, &answer) {
+            drop(watcher);
+            return self.repeated(answer, caller, patience).await;
+        }
+        let outcome = patience.outcome(order, &mut watcher).await;
         answer.order = Some(wire::order(&outcome));
         Ok(answer)
+    }
+
+    /// The first answer, with its order as it stands when the wait is over: at once where nobody more can wait.
+    async fn repeated(
+        &self,
+        mut first: CreateOrderResponse,
+        caller: Caller,
+        patience: &Patience,
+    ) -> Result<CreateOrderResponse, Status> {
+        if let Some(order) = &first.order {
+            let order_id = wire::order_id(order).map_err(super::invalid)?;
+            let order = match self.hub.watch(order_id) {
+                Ok(watcher) => self.awaited(watcher, (order_id, caller), patience).await?,
+                Err(_) => self.find(order_id, caller).await?,
+            };
+            first.order = Some(wire::order(&order));
+        }
+        Ok(first)
     }
 }
 

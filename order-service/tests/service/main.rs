@@ -7,6 +7,7 @@ mod backlog;
 mod cancel;
 mod deadline;
 mod json;
+mod no_room;
 mod once;
 mod placing;
 mod reactions;

@@ -179,6 +179,8 @@ async fn one_whose_id_is_forgotten_takes_no_other_with_it() {
 #[tokio::test]
 async fn who_comes_behind_one_that_has_waited_too_long_is_refused_at_once() {
     let (orders, beside, _) = service().await;
+    let id = Uuid::now_v7().to_string();
+    let first = create(&orders, &id, 5).await.unwrap();
     beside
         .batch_execute("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
         .await
@@ -205,9 +207,11 @@ async fn who_comes_behind_one_that_has_waited_too_long_is_refused_at_once() {
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     assert!(refused.message().contains("nothing was done"), "{refused}");
     assert!(placed.len() > GROUPS, "some may wait");
+    // But for who asks for nothing new.
+    assert_eq!(create(&orders, &id, 5).await.unwrap(), first);
 
     beside.batch_execute("COMMIT").await.unwrap();
-    let expected = i64::try_from(placed.len()).unwrap();
+    let expected = 1 + i64::try_from(placed.len()).unwrap();
     for answer in join_all(placed).await {
         answer.unwrap();
     }
