@@ -32,33 +32,61 @@ pub type ToJson = fn(event_type: &str, payload: &[u8]) -> Result<String, String>
 const LIST: &str = "dead_letters.v1.DeadLetter";
 /// Letters that one request may name.
 const SEQUENCES_MAX: usize = 1000;
-/// No further letter is begun after this. A request has 30 s, and the last letter takes its time.
-const LETTERS_TIME: Duration = Duration::from_secs(20);
+/// For its caller to get an answer, a request has 30 s.
+const TIMES: Times = Times {
+    letters: Duration::from_secs(20),
+    letter: Duration::from_secs(8),
+};
 /// Of a letter that nobody named.
 const DEADLY: &str = "not tried with all the others, since it ended the process each time: when that is mended, \
                       redrive it by its number";
 /// Of a reason to discard; it becomes a header.
 const REASON_CHARS_MAX: usize = 500;
 
+/// For how long one request works on the letters that it names.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// No further letter is begun after this; the first one always is, so that who asks again gets on.
+    pub letters: Duration,
+    /// The longest that applying one letter's event may take.
+    pub letter: Duration,
+}
+
 /// The operations on a service's dead letters.
 #[derive(Debug)]
 pub struct DeadLetters<H> {
     redrive: Arc<Redrive<H>>,
     to_json: ToJson,
+    letters_time: Duration,
 }
 
 impl<H: Handler> DeadLetters<H> {
     /// Those of the consumer with `config`, whose events `handler` applies to the database of `pool`.
     pub fn new(
         client: async_nats::Client,
+        applied: (Pool, H),
+        config: &consumer::Config,
+        to_json: ToJson,
+    ) -> Self {
+        Self::within(TIMES, client, applied, config, to_json)
+    }
+
+    /// The same, within `times`.
+    pub fn within(
+        times: Times,
+        client: async_nats::Client,
         (pool, handler): (Pool, H),
         config: &consumer::Config,
         to_json: ToJson,
     ) -> Self {
         let letters = Letters::new(client, &config.durable);
-        let redrive = Redrive::new(letters, pool, handler, config.attempt_max());
-        let redrive = Arc::new(redrive);
-        Self { redrive, to_json }
+        // The consumer may be given longer than a request has.
+        let attempt_max = config.attempt_max().min(times.letter);
+        Self {
+            redrive: Arc::new(Redrive::new(letters, pool, handler, attempt_max)),
+            to_json,
+            letters_time: times.letters,
+        }
     }
 
     async fn page(&self, page_size: i32, token: &str) -> Result<(Vec<Letter>, String), Status> {
@@ -170,14 +198,14 @@ impl<H: Handler> DeadLetterService for DeadLetters<H> {
     ) -> Result<Response<RedriveDeadLettersResponse>, Status> {
         let asked = request.into_inner();
         let all = asked.all;
-        let until = Instant::now() + LETTERS_TIME;
+        let until = Instant::now() + self.letters_time;
         let (sequences, mut next_page_token) = self.asked(asked).await?;
-        let mut results: Vec<RedriveResult> = Vec::new();
+        let (mut results, mut last) = (Vec::<RedriveResult>::new(), 0);
         for (sequence, passed_over) in sequences {
             if passed_over {
                 let why = Some(DEADLY.to_owned());
                 results.push(told(sequence, RedriveOutcome::Failed, why));
-            } else if Instant::now() < until {
+            } else if results.is_empty() || Instant::now() < until {
                 let redrive = Arc::clone(&self.redrive);
                 // Apart: a caller that goes away would leave a connection amid its statement.
                 let outcome = tokio::spawn(async move { redrive.redrive(sequence).await });
@@ -186,12 +214,12 @@ impl<H: Handler> DeadLetterService for DeadLetters<H> {
                     Err(panic) => told(sequence, RedriveOutcome::Failed, Some(panic.to_string())),
                 });
             } else if all {
-                let last = results.last().map_or(0, |last| last.sequence);
                 next_page_token = self.token_after(last);
                 break;
             } else {
                 results.push(told(sequence, RedriveOutcome::NotTried, None));
             }
+            last = sequence;
         }
         Ok(Response::new(RedriveDeadLettersResponse {
             results,
@@ -216,10 +244,10 @@ impl<H: Handler> DeadLetterService for DeadLetters<H> {
             let why = "must not contain control characters but line breaks and tabs";
             return Err(invalid::argument("reason", why));
         }
-        let until = Instant::now() + LETTERS_TIME;
+        let until = Instant::now() + self.letters_time;
         let mut answer = DiscardDeadLettersResponse::default();
-        for sequence in sequences {
-            if Instant::now() >= until {
+        for (nr, sequence) in sequences.into_iter().enumerate() {
+            if nr > 0 && Instant::now() >= until {
                 answer.not_tried.push(sequence);
                 continue;
             }

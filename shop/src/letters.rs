@@ -164,24 +164,11 @@ async fn redrive(
         // One that ends its process is not to end the next replica too.
         let operation = Operation::read(side.subjects().redrive);
         let operation = operation.waiting(LETTERS_MAX).heard_once();
-        let mut request = RedriveDeadLettersRequest {
-            all,
-            sequences: left.clone(),
-            ..RedriveDeadLettersRequest::default()
-        };
-        while all || !left.is_empty() {
-            let answer: RedriveDeadLettersResponse = services.call(operation, &request).await?;
-            for result in answer.results {
-                // The other service may have it.
-                if result.outcome() != RedriveOutcome::NotFound {
-                    left.retain(|letter| *letter != result.sequence);
-                    results.push(result);
-                }
-            }
-            if answer.next_page_token.is_empty() {
-                break;
-            }
-            request.page_token = answer.next_page_token;
+        let ask = async |request| services.call(operation, &request).await;
+        if all {
+            results.extend(all_redriven(ask).await?);
+        } else {
+            left = redriven(left, &mut results, ask).await?;
         }
     }
     results.extend(left.into_iter().map(|sequence| RedriveResult {
@@ -198,6 +185,51 @@ async fn redrive(
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+/// All letters of a service, a page at a time.
+async fn all_redriven(
+    ask: impl AsyncFn(RedriveDeadLettersRequest) -> Result<RedriveDeadLettersResponse, Failure>,
+) -> Result<Vec<RedriveResult>, Failure> {
+    let (mut results, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = RedriveDeadLettersRequest {
+            all: true,
+            page_token,
+            ..RedriveDeadLettersRequest::default()
+        };
+        let answer = ask(request).await?;
+        // Another call was quicker than this one.
+        let is_gone = |result: &RedriveResult| result.outcome() == RedriveOutcome::NotFound;
+        results.extend(answer.results.into_iter().filter(|result| !is_gone(result)));
+        page_token = answer.next_page_token;
+        if page_token.is_empty() {
+            return Ok(results);
+        }
+    }
+}
+
+/// Asks a service until all have been tried; returns those that it does not have: the other may.
+async fn redriven(
+    mut asked: Vec<u64>,
+    results: &mut Vec<RedriveResult>,
+    ask: impl AsyncFn(RedriveDeadLettersRequest) -> Result<RedriveDeadLettersResponse, Failure>,
+) -> Result<Vec<u64>, Failure> {
+    let mut not_found = Vec::new();
+    while !asked.is_empty() {
+        let request = RedriveDeadLettersRequest {
+            sequences: std::mem::take(&mut asked),
+            ..RedriveDeadLettersRequest::default()
+        };
+        for result in ask(request).await?.results {
+            match result.outcome() {
+                RedriveOutcome::NotTried => asked.push(result.sequence),
+                RedriveOutcome::NotFound => not_found.push(result.sequence),
+                _ => results.push(result),
+            }
+        }
+    }
+    Ok(not_found)
 }
 
 async fn discard(
@@ -229,4 +261,85 @@ async fn discard(
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
+    use std::future::ready;
+
+    use super::*;
+
+    type Answer = (&'static [(u64, RedriveOutcome)], &'static str);
+
+    /// Answers one request after the other, and notes which letters, or which page, each asked for.
+    struct Service {
+        answers: RefCell<VecDeque<Answer>>,
+        asked: RefCell<Vec<(Vec<u64>, String)>>,
+    }
+
+    impl Service {
+        fn with(answers: &[Answer]) -> Self {
+            Self {
+                answers: RefCell::new(answers.iter().copied().collect()),
+                asked: RefCell::default(),
+            }
+        }
+
+        fn answer(&self, request: RedriveDeadLettersRequest) -> RedriveDeadLettersResponse {
+            let asked = (request.sequences, request.page_token);
+            self.asked.borrow_mut().push(asked);
+            let (results, token) = self.answers.borrow_mut().pop_front().unwrap();
+            let result = |(sequence, outcome): &(u64, RedriveOutcome)| RedriveResult {
+                sequence: *sequence,
+                outcome: (*outcome).into(),
+                why: String::new(),
+            };
+            RedriveDeadLettersResponse {
+                results: results.iter().map(result).collect(),
+                next_page_token: token.to_owned(),
+            }
+        }
+    }
+
+    fn sequences(results: &[RedriveResult]) -> Vec<u64> {
+        results.iter().map(|result| result.sequence).collect()
+    }
+
+    #[tokio::test]
+    async fn letters_that_were_not_tried_are_asked_for_again() {
+        use RedriveOutcome::{Applied, Failed, NotFound, NotTried};
+        let service = Service::with(&[
+            (
+                &[(3, Applied), (4, NotFound), (5, NotTried), (6, NotTried)],
+                "",
+            ),
+            (&[(5, Failed), (6, NotTried)], ""),
+            (&[(6, NotFound)], ""),
+        ]);
+        let mut results = Vec::new();
+        let ask = |request| ready(Ok(service.answer(request)));
+        let left = redriven(vec![3, 4, 5, 6], &mut results, ask).await.unwrap();
+        assert_eq!(left, [4, 6]);
+        assert_eq!(sequences(&results), [3, 5]);
+        let asked = service.asked.into_inner();
+        let asked: Vec<_> = asked.into_iter().map(|(asked, _)| asked).collect();
+        assert_eq!(asked, [vec![3, 4, 5, 6], vec![5, 6], vec![6]]);
+    }
+
+    #[tokio::test]
+    async fn all_letters_are_asked_for_page_by_page() {
+        use RedriveOutcome::{Applied, Failed, NotFound};
+        let service = Service::with(&[
+            (&[(3, Applied), (4, NotFound)], "next"),
+            (&[], "last"),
+            (&[(5, Failed)], ""),
+        ]);
+        let results = all_redriven(|request| ready(Ok(service.answer(request))));
+        assert_eq!(sequences(&results.await.unwrap()), [3, 5]);
+        let asked = service.asked.into_inner();
+        let asked: Vec<_> = asked.iter().map(|(_, token)| token.as_str()).collect();
+        assert_eq!(asked, ["", "next", "last"]);
+    }
 }

@@ -7,7 +7,7 @@ use async_nats::jetstream::{self, stream};
 use async_nats::{Client, HeaderMap};
 use customer_service::reactions::Reactions;
 use customer_service::{api, wire};
-use dead_letters::DeadLetters;
+use dead_letters::{DeadLetters, Times};
 use deadpool_postgres::Pool;
 use harness::{Nats, eventually};
 use mailbox::consumer::Config;
@@ -16,8 +16,8 @@ use prost::{Message as _, Name as _};
 use proto::dead_letters::v1::dead_letter_service_server::DeadLetterService as _;
 use proto::dead_letters::v1::{
     DiscardDeadLettersRequest, DiscardDeadLettersResponse, GetDeadLetterRequest,
-    GetDeadLetterResponse, ListDeadLettersRequest, RedriveDeadLettersRequest, RedriveOutcome,
-    RedriveResult,
+    GetDeadLetterResponse, ListDeadLettersRequest, RedriveDeadLettersRequest,
+    RedriveDeadLettersResponse, RedriveOutcome, RedriveResult,
 };
 use proto::orders::v1::OrderCreated;
 use tokio_util::sync::CancellationToken;
@@ -33,8 +33,17 @@ struct Desk {
     letters: Arc<DeadLetters<Reactions>>,
 }
 
+const TIMES: Times = Times {
+    letters: Duration::from_secs(30),
+    letter: Duration::from_secs(30),
+};
+
 impl Desk {
     async fn new(pool: &Pool) -> Self {
+        Self::within(TIMES, pool).await
+    }
+
+    async fn within(times: Times, pool: &Pool) -> Self {
         let nats = Nats::start().await.unwrap();
         let client = nats.client().await.unwrap();
         let config = stream::Config {
@@ -44,9 +53,10 @@ impl Desk {
         };
         let jetstream = jetstream::new(client.clone());
         jetstream.create_stream(config).await.unwrap();
-        let config = Config::new("ORDERS", "customer-service", ["events.orders.>"]);
+        let mut config = Config::new("ORDERS", "customer-service", ["events.orders.>"]);
+        config.ack_wait = Duration::from_secs(3_600);
         let applied = (pool.clone(), Reactions);
-        let letters = DeadLetters::new(client.clone(), applied, &config, wire::json);
+        let letters = DeadLetters::within(times, client.clone(), applied, &config, wire::json);
         let letters = Arc::new(letters);
         Self {
             _nats: nats,
@@ -91,11 +101,15 @@ impl Desk {
     }
 
     async fn redrive(&self, request: RedriveDeadLettersRequest) -> Vec<RedriveResult> {
-        let done = self
-            .letters
-            .redrive_dead_letters(Request::new(request))
-            .await;
-        done.unwrap().into_inner().results
+        self.redrive_page(request).await.unwrap().results
+    }
+
+    async fn redrive_page(
+        &self,
+        request: RedriveDeadLettersRequest,
+    ) -> Result<RedriveDeadLettersResponse, Status> {
+        let done = self.letters.redrive_dead_letters(Request::new(request));
+        done.await.map(tonic::Response::into_inner)
     }
 
     async fn discard(
@@ -159,6 +173,103 @@ async fn letters_are_redriven_by_this_service_and_those_that_fail_stay() {
     let gone = [good, foreign, 0].map(|letter| (letter, RedriveOutcome::NotFound));
     assert_eq!(outcomes(&desk.redrive(named).await), gone);
     assert_eq!(reserved(&client, &id).await, 30);
+}
+
+/// Nothing is left of the time when a request's first letter is done.
+const NO_TIME: Times = Times {
+    letters: Duration::ZERO,
+    ..TIMES
+};
+
+#[tokio::test]
+async fn all_letters_are_redriven_however_few_are_reached_in_time() {
+    let pool = database().await;
+    let id = customer(&pool, 100).await.customer_id;
+    let desk = Desk::within(NO_TIME, &pool).await;
+    let mut letters = Vec::new();
+    for total in [0, 1, 2, 0, 3] {
+        letters.push(desk.letter("customer-service", &usd(&id, total)).await);
+    }
+    let (mut tried, mut page_token) = (Vec::new(), String::new());
+    for _ in &letters {
+        let request = RedriveDeadLettersRequest {
+            all: true,
+            page_size: 2,
+            page_token,
+            ..RedriveDeadLettersRequest::default()
+        };
+        let page = desk.redrive_page(request).await.unwrap();
+        tried.extend(outcomes(&page.results));
+        page_token = page.next_page_token;
+    }
+    use RedriveOutcome::{Applied, Failed};
+    let expected = [Failed, Applied, Applied, Failed, Applied];
+    let expected: Vec<_> = letters.iter().copied().zip(expected).collect();
+    assert_eq!(tried, expected, "each once, and in order");
+    assert_eq!(page_token, "");
+}
+
+#[tokio::test]
+async fn named_letters_that_are_not_reached_in_time_are_told() {
+    let pool = database().await;
+    let id = customer(&pool, 100).await.customer_id;
+    let desk = Desk::within(NO_TIME, &pool).await;
+    let mut letters = Vec::new();
+    for total in [1, 2, 3] {
+        letters.push(desk.letter("customer-service", &usd(&id, total)).await);
+    }
+    let named = |sequences: &[u64]| RedriveDeadLettersRequest {
+        sequences: sequences.to_vec(),
+        ..RedriveDeadLettersRequest::default()
+    };
+    use RedriveOutcome::{Applied, NotTried};
+    let results = desk.redrive(named(&letters)).await;
+    let expected = [Applied, NotTried, NotTried];
+    let expected: Vec<_> = letters.iter().copied().zip(expected).collect();
+    assert_eq!(outcomes(&results), expected);
+    assert_eq!(desk.list(0, "").await.0, letters[1..]);
+    let done = desk.discard(&letters[1..], "a test").await.unwrap();
+    assert_eq!(
+        (done.discarded, done.not_tried),
+        (vec![letters[1]], vec![letters[2]])
+    );
+    assert_eq!(desk.list(0, "").await.0, letters[2..]);
+
+    let too_many: Vec<u64> = (1..=1_001).collect();
+    let refused = desk.redrive_page(named(&too_many)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    let refused = desk.discard(&too_many, "a test").await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    let refused = desk.redrive_page(named(&[])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    assert_eq!(desk.redrive(named(&too_many[..1_000])).await.len(), 1_000);
+}
+
+#[tokio::test]
+async fn a_letter_takes_no_longer_than_its_request_can_wait() {
+    let pool = database().await;
+    let id = customer(&pool, 100).await.customer_id;
+    let times = Times {
+        letter: Duration::from_millis(300),
+        ..TIMES
+    };
+    let desk = Desk::within(times, &pool).await;
+    let letter = desk.letter("customer-service", &usd(&id, 1)).await;
+    let beside = pool.get().await.unwrap();
+    beside
+        .batch_execute("BEGIN; SELECT FROM customers FOR UPDATE")
+        .await
+        .unwrap();
+    let named = RedriveDeadLettersRequest {
+        sequences: vec![letter],
+        ..RedriveDeadLettersRequest::default()
+    };
+    // The consumer itself would be given 900 s.
+    let results = tokio::time::timeout(Duration::from_secs(60), desk.redrive(named));
+    let results = results.await.unwrap();
+    assert_eq!(outcomes(&results), [(letter, RedriveOutcome::Failed)]);
+    beside.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(desk.list(0, "").await.0, [letter]);
 }
 
 #[tokio::test]
