@@ -2,11 +2,9 @@
 //!
 //! What stands before ` = ` names something that others rely on; what stands behind it, what they rely on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
 
-use anyhow::{Context, Result};
 use protox::prost_reflect::{
     Cardinality, EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor,
     MethodDescriptor, ServiceDescriptor,
@@ -23,21 +21,13 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Those of all `.proto` files under a folder.
-    pub(super) fn of(folder: &Path) -> Result<Self> {
-        let files = super::proto_files(folder)?;
-        let mut compiler = protox::Compiler::new([folder])?;
-        compiler
-            .open_files(files.iter().map(|file| folder.join(file)))
-            .with_context(|| format!("{} does not compile", folder.display()))?;
-        let pool = compiler.descriptor_pool();
-        let own: BTreeSet<_> = files.iter().map(|file| file.to_string_lossy()).collect();
+    /// Those of `.proto` files.
+    pub(super) fn of(files: &[FileDescriptor]) -> Self {
         let mut facts = Self::default();
-        for name in &own {
-            let file = pool.get_file_by_name(name);
-            facts.file(&file.with_context(|| format!("{name} was not compiled"))?);
+        for file in files {
+            facts.file(file);
         }
-        Ok(facts)
+        facts
     }
 
     /// Reads what [`fmt::Display`] has written; fails with the line that is none.

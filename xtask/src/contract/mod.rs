@@ -1,16 +1,19 @@
 //! The contract: what callers, and events that are stored, rely on of the `.proto` files, a fact a line,
 //! in `proto/contract.txt`. It only grows. `cargo xtask check contracts` compares it with the files, and
-//! `cargo xtask contract` adds what is new.
+//! `cargo xtask contract` adds what is new. What is new is explained as well: where it stands.
 //!
 //! Danger: who takes a line away by hand takes a promise back. It shows in the file's history.
 
 mod breaks;
+mod comments;
 mod facts;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use protox::prost_reflect::FileDescriptor;
 
 use self::facts::Facts;
 use crate::shell;
@@ -29,7 +32,7 @@ pub(crate) struct Arguments {}
 
 /// Adds what is new to the file; refuses what breaks.
 pub(crate) fn run(_: &Arguments) -> Result<()> {
-    let now = Facts::of(&shell::root().join(PROTO))?;
+    let now = Facts::of(&compiled(&shell::root().join(PROTO))?);
     let before = recorded()?.unwrap_or_default();
     kept(&before, &now)?;
     let path = shell::root().join(FILE);
@@ -41,9 +44,18 @@ pub(crate) fn run(_: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Fails when the `.proto` files break the contract, or promise what it does not have yet.
+/// Fails when the `.proto` files break the contract, promise what it does not have yet, or do not say what
+/// something means.
 pub(crate) fn check() -> Result<()> {
-    let now = Facts::of(&shell::root().join(PROTO))?;
+    let files = compiled(&shell::root().join(PROTO))?;
+    let missing = comments::missing(&files);
+    ensure!(
+        missing.is_empty(),
+        "each thing in the .proto files says in a comment before it what it means, in which unit and within \
+         which limits; these do not:\n{}",
+        lines(&missing)
+    );
+    let now = Facts::of(&files);
     let Some(before) = recorded()? else {
         bail!("{FILE} is missing: restore it from the history");
     };
@@ -93,6 +105,23 @@ fn written(facts: &Facts) -> String {
 fn lines(all: &[String]) -> String {
     let indented = all.iter().map(|line| format!("  {line}"));
     indented.collect::<Vec<_>>().join("\n")
+}
+
+/// The `.proto` files under a folder, in the order of their names.
+fn compiled(folder: &Path) -> Result<Vec<FileDescriptor>> {
+    let files = proto_files(folder)?;
+    let mut compiler = protox::Compiler::new([folder])?;
+    compiler
+        .include_source_info(true)
+        .open_files(files.iter().map(|file| folder.join(file)))
+        .with_context(|| format!("{} does not compile", folder.display()))?;
+    let pool = compiler.descriptor_pool();
+    let own: BTreeSet<_> = files.iter().map(|file| file.to_string_lossy()).collect();
+    let file = |name: &_| {
+        let file = pool.get_file_by_name(name);
+        file.with_context(|| format!("{name} was not compiled"))
+    };
+    own.iter().map(|name| file(name)).collect()
 }
 
 /// The `.proto` files under a folder, by their paths in it.

@@ -24,7 +24,7 @@ fn facts(package: &str, body: &str) -> Facts {
     let folder = tempfile::tempdir().unwrap();
     let text = format!("syntax = \"proto3\";\npackage {package};\n{body}");
     fs::write(folder.path().join("a.proto"), text).unwrap();
-    Facts::of(folder.path()).unwrap()
+    Facts::of(&compiled(folder.path()).unwrap())
 }
 
 /// What breaks when `old` is replaced by `new` in the file.
