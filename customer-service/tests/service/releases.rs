@@ -116,6 +116,68 @@ async fn a_refused_order_that_is_cancelled_gives_nothing_back() {
     assert_eq!(events::<CreditReleased>(&client).await.len(), 0);
 }
 
+/// Every pair that changes nothing, and none of the others.
+#[tokio::test]
+async fn events_that_change_nothing_are_counted_by_state_and_event() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let metrics = recorder.handle();
+    // This thread's alone: the handler runs on it.
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let pool = database().await;
+    let id = customer(&pool, 100).await.customer_id;
+    let [active, refused, released] = [60, 70, 30].map(|amount| usd(&id, amount));
+    let (fresh, gone) = (usd(&id, 5), usd(&id, 5));
+    let creates = [&active, &refused, &released, &fresh].map(delivery);
+    apply(&pool, creates.into()).await.unwrap();
+    let cancels = [&released, &fresh, &gone].map(cancelled);
+    apply(&pool, cancels.into()).await.unwrap();
+    let ignored = || -> Vec<String> {
+        let rendered = metrics.render();
+        let mut series: Vec<_> = rendered
+            .lines()
+            .filter_map(|line| line.strip_prefix("customer_reactions_ignored_total"))
+            .map(str::to_owned)
+            .collect();
+        series.sort();
+        series
+    };
+    assert_eq!(ignored(), <[String; 0]>::default());
+
+    // A number of its own for each pair.
+    let batch = [
+        vec![delivery(&active); 1],
+        vec![cancelled(&refused); 2],
+        vec![delivery(&refused); 3],
+        vec![cancelled(&released); 4],
+        vec![delivery(&released); 5],
+    ];
+    for event in batch.into_iter().flatten() {
+        // Another event each time: the inbox lets the repeats through.
+        let id = Uuid::now_v7();
+        apply(&pool, vec![Delivery { id, ..event }]).await.unwrap();
+    }
+    let line =
+        |state, event, count| format!("{{state=\"{state}\",event=\"orders.v1.{event}\"}} {count}");
+    assert_eq!(
+        ignored(),
+        [
+            line("active", "OrderCreated", 1),
+            line("refused", "OrderCancelled", 2),
+            line("refused", "OrderCreated", 3),
+            line("released", "OrderCancelled", 4),
+            line("released", "OrderCreated", 5),
+        ]
+    );
+    let client = pool.get().await.unwrap();
+    for (order, expected) in [
+        (&active, "active"),
+        (&refused, "refused"),
+        (&gone, "released"),
+    ] {
+        assert_eq!(state(&client, order).await, expected);
+    }
+}
+
 #[tokio::test]
 async fn two_cancels_at_once_release_once() {
     let pool = database().await;
