@@ -38,7 +38,8 @@ pub(crate) enum Setback {
     #[error("{}", chain(.0.as_ref()))]
     Transient(BoxError),
     /// The connection was lost while the events were applied, and the server took no leave, as one does that
-    /// shuts down: a network that fails, or an event that kills its backend. Only repetition tells.
+    /// shuts down: a network that fails, or an event that kills its backend, here or in another session, which
+    /// Postgres ends with it. Only repetition tells.
     #[error("the connection to Postgres was lost amid it: {}", chain(.0.as_ref()))]
     Broken(BoxError),
     /// Postgres does not answer: no attempt can succeed until it does.
@@ -71,11 +72,12 @@ impl Setback {
                 .is_some_and(|state| *state == SqlState::QUERY_CANCELED)
     }
 
-    /// A server that shuts down says so before it closes the connection.
+    /// A server that shuts down in order says so before it closes the connection. One that ends all sessions
+    /// because one has crashed, or at once, says so too, but by a notice, which no error shows: for those that
+    /// had no part in it that is [`Setback::Broken`], as for the one that has.
     fn is_farewell(&self) -> bool {
-        self.state().is_some_and(|state| {
-            *state == SqlState::ADMIN_SHUTDOWN || *state == SqlState::CRASH_SHUTDOWN
-        })
+        self.state()
+            .is_some_and(|state| *state == SqlState::ADMIN_SHUTDOWN)
     }
 
     /// What Postgres said, if it was Postgres, and what it said passes.

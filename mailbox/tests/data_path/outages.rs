@@ -1,11 +1,16 @@
 //! Servers that go away and come back, and things on them that are missing.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::push;
+use futures_util::{StreamExt, stream};
 use harness::eventually;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{AsyncMessage, NoTls};
 
 use crate::world::{ACK_WAIT, SOON, Script, World, numbered};
 
@@ -82,6 +87,101 @@ async fn restart_of_postgres(batch_max: usize) -> Result<()> {
     world.settled().await?;
     assert!(world.dead_letters().await?.is_empty());
     replica.stop().await
+}
+
+/// Kills the backend of a session of its own (SIGKILL), as an event can, or the kernel that is out of memory.
+/// Postgres then ends all others too. Returns when it has recovered.
+async fn crash_a_backend(world: &World) -> Result<()> {
+    let postgres = &world.servers.postgres;
+    let innocent = postgres.connect("postgres").await?;
+    let client = postgres.connect("postgres").await?;
+    let kill = "COPY (SELECT) TO PROGRAM 'kill -9 $PPID'";
+    ensure!(client.batch_execute(kill).await.is_err(), "it lives");
+    eventually("Postgres to notice", SOON, async || {
+        Ok(innocent.batch_execute("").await.err().map(|_| ()))
+    })
+    .await?;
+    // It lets nobody in before all that were there have gone.
+    eventually("Postgres to recover", SOON, async || {
+        postgres.connect("postgres").await.map(Some)
+    })
+    .await?;
+    Ok(())
+}
+
+/// Why an attempt that goes down with another session cannot tell that from one that took its own backend down:
+/// what it is told is no error.
+#[tokio::test]
+async fn a_session_that_ends_with_another_is_told_so_by_a_notice_alone() -> Result<()> {
+    let world = World::alone().await?;
+    let url = world.servers.postgres.url("postgres");
+    let (client, mut connection) = tokio_postgres::connect(&url, NoTls).await?;
+    let socket = tokio::spawn(async move {
+        let mut notices = Vec::new();
+        let mut messages = stream::poll_fn(move |cx| connection.poll_message(cx));
+        while let Some(Ok(message)) = messages.next().await {
+            if let AsyncMessage::Notice(notice) = message {
+                notices.push((notice.severity().to_owned(), notice.code().clone()));
+            }
+        }
+        notices
+    });
+    let query = client.batch_execute("SELECT pg_sleep(60)");
+    let crash = async {
+        eventually("the query", SOON, async || {
+            let running = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+            Ok((world.count(running).await? == 1).then_some(()))
+        })
+        .await?;
+        crash_a_backend(&world).await
+    };
+    let (ended, crashed) = tokio::join!(query, crash);
+    crashed?;
+    let ended = ended.unwrap_err();
+    assert_eq!(ended.code(), None, "{ended}");
+    let notices = socket.await?;
+    assert_eq!(notices, [("WARNING".to_owned(), SqlState::CRASH_SHUTDOWN)]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_batch_that_other_sessions_take_down_with_them_is_applied_whole_afterwards() -> Result<()>
+{
+    const CRASHES: usize = 2;
+    let world = World::alone().await?;
+    world.create_stream().await?;
+    let (entered, mut attempts) = tokio::sync::mpsc::unbounded_channel();
+    let (crashed, seen) = tokio::sync::watch::channel(0);
+    let tries = Arc::new(AtomicUsize::new(0));
+    let script = Script::with(move || {
+        let (entered, mut seen) = (entered.clone(), seen.clone());
+        let number = tries.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let _ = entered.send(());
+            // Amid its transaction, whatever is killed meanwhile.
+            let _ = seen
+                .wait_for(|crashes| *crashes >= CRASHES.min(number + 1))
+                .await;
+        }
+    });
+    let ids = world.publish(numbered(20)).await?;
+    let mut config = world.config();
+    // A recovery takes no attempt to its end.
+    config.ack_wait = 10 * SOON;
+    let replica = world.consume_with(&script, config).await?;
+    for crash in 1..=CRASHES {
+        attempts.recv().await;
+        crash_a_backend(&world).await?;
+        crashed.send(crash)?;
+    }
+    applied(&world, 20).await?;
+    world.settled().await?;
+    replica.stop().await?;
+    let transactions = "SELECT count(DISTINCT tx) FROM applied";
+    assert_eq!(world.count(transactions).await?, 1, "it was split");
+    assert_eq!(script.tries(ids[0]), 3);
+    assert!(world.dead_letters().await?.is_empty());
+    Ok(())
 }
 
 #[tokio::test]
