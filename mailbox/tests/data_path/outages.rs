@@ -184,6 +184,23 @@ async fn a_batch_that_other_sessions_take_down_with_them_is_applied_whole_afterw
     Ok(())
 }
 
+/// As by a server that shuts down, or by an administrator: that is no event's fault, however often it happens.
+#[tokio::test]
+async fn an_event_whose_session_is_ended_in_order_each_time_stays_in_hand() -> Result<()> {
+    let world = World::shared().await?;
+    world.create_stream().await?;
+    let ids = world.publish(["lose"]).await?;
+    let script = Script::default();
+    let replica = world.consume(&script).await?;
+    eventually("more tries than a lost connection gets", SOON, async || {
+        Ok((script.tries(ids[0]) > 4).then_some(()))
+    })
+    .await?;
+    assert_eq!(world.durable().await?.delivered.consumer_sequence, 1);
+    assert!(world.dead_letters().await?.is_empty());
+    replica.stop().await
+}
+
 #[tokio::test]
 async fn a_stop_while_postgres_is_away_hands_the_batch_back() -> Result<()> {
     let world = World::alone().await?;
