@@ -63,9 +63,11 @@ impl<H: Handler> Worker<H> {
     /// settled.
     pub(super) async fn apply(&self, messages: Vec<Message>) {
         let mut batch = Batch::of(messages);
-        if batch.items.is_empty() {
+        let stored_at = batch.items.iter().map(|item| item.received.stored_at);
+        let Some(oldest) = stored_at.min() else {
             return;
-        }
+        };
+        let _in_hand = meters::in_hand(&self.config.durable, oldest);
         meters::batch_size(batch.items.len());
         let mut lease = Lease::new(self.config.step_max());
         let (fresh, events) = (batch.fresh, batch.events);

@@ -12,6 +12,7 @@ mod deadline;
 mod events;
 mod foreign;
 mod idle;
+mod in_hand;
 mod letters;
 mod load;
 mod lost;
