@@ -71,7 +71,10 @@ impl Shown for GetDeadLetterResponse {
             .as_ref()
             .map(Shown::record)
             .unwrap_or_default();
-        for header in &self.headers {
+        // They come in any order; those of one name in their own.
+        let mut headers: Vec<_> = self.headers.iter().collect();
+        headers.sort_by_key(|header| &header.name);
+        for header in headers {
             record.push(("header", format!("{}: {}", header.name, header.value)));
         }
         record.push(match self.payload_unreadable.as_str() {

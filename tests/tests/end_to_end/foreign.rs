@@ -2,7 +2,8 @@
 //! nats-py with JSON.
 //!
 //! Their packages are fetched once, by version and hash, into the harness's cache. Where there is no
-//! Python, or it cannot fetch them, the tests say `SKIPPED`; any other trouble fails them.
+//! Python, or it cannot fetch them, the tests fail and say what is missing, unless `FOREIGN_CLIENTS=skip`
+//! says to go without: then they say `SKIPPED`.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -29,8 +30,8 @@ const UNAVAILABLE: [&str; 4] = [
 
 /// Why there is no Python to run the clients with.
 #[derive(Debug, thiserror::Error)]
-#[error("SKIPPED: {0}")]
-struct Skipped(String);
+#[error("{0}")]
+struct Missing(String);
 
 #[test]
 fn grpcio_finds_its_way_by_reflection_alone() {
@@ -80,14 +81,33 @@ pub(crate) async fn packages_or_say(what: &str) -> Option<PathBuf> {
     let fetched = tokio::task::spawn_blocking(packages).await;
     match fetched.expect("no panic") {
         Ok(packages) => Some(packages),
-        Err(error) => match error.downcast::<Skipped>() {
-            Ok(skipped) => {
-                say(&format!("{what}: {skipped}"));
-                None
-            }
-            Err(error) => panic!("{error:?}"),
-        },
+        Err(error) => {
+            let skips = std::env::var("FOREIGN_CLIENTS").is_ok_and(|value| value == "skip");
+            let missing = without(error, skips).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+            say(&format!("{what}: SKIPPED: {missing}"));
+            None
+        }
     }
+}
+
+/// What is missing, where the tests may go without it.
+fn without(error: anyhow::Error, skips: bool) -> Result<Missing> {
+    if skips {
+        return error.downcast::<Missing>();
+    }
+    Err(error.context(
+        "the clients that this project did not write cannot be had (FOREIGN_CLIENTS=skip goes without them)",
+    ))
+}
+
+#[test]
+fn what_cannot_be_had_fails_unless_somebody_says_to_go_without() {
+    let missing = || anyhow::Error::new(Missing("there is no python3".into()));
+    let error = format!("{:?}", without(missing(), false).unwrap_err());
+    assert!(error.contains("there is no python3"), "{error}");
+    assert!(error.contains("FOREIGN_CLIENTS=skip"), "{error}");
+    without(missing(), true).unwrap();
+    without(anyhow::Error::msg("a hash differs"), true).unwrap_err();
 }
 
 /// The folder with the packages, fetched where it is not there.
@@ -95,17 +115,17 @@ fn packages() -> Result<PathBuf> {
     let version = "import sys; print(sys.implementation.cache_tag, *sys.version_info[:2])";
     let output = python().args(["-c", version]).output();
     let Ok(output) = output else {
-        bail!(Skipped("there is no python3".into()));
+        bail!(Missing("there is no python3".into()));
     };
     let said = text(&output.stdout);
     let [tag, major, minor] = said.split_whitespace().collect::<Vec<_>>()[..] else {
-        bail!(Skipped(format!(
+        bail!(Missing(format!(
             "python3 does not work: {}",
             text(&output.stderr)
         )));
     };
     if (major.parse()?, minor.parse()?) < PYTHON_OLDEST {
-        bail!(Skipped(format!("python3 is {major}.{minor}")));
+        bail!(Missing(format!("python3 is {major}.{minor}")));
     }
     let cache = tools::cache_directory()?;
     let folder = cache.join(format!("foreign-clients-{:016x}-{tag}", fingerprint()));
@@ -135,7 +155,7 @@ fn fetch(folder: &std::path::Path) -> Result<()> {
         pip
     };
     if !pip().arg("--version").output()?.status.success() {
-        bail!(Skipped("python3 has no pip".into()));
+        bail!(Missing("python3 has no pip".into()));
     }
     let requirements = folder.with_extension("txt");
     fs::write(&requirements, REQUIREMENTS)?;
@@ -148,7 +168,7 @@ fn fetch(folder: &std::path::Path) -> Result<()> {
         .output()?;
     let complained = text(&output.stderr);
     if !output.status.success() && UNAVAILABLE.iter().any(|why| complained.contains(why)) {
-        bail!(Skipped(format!(
+        bail!(Missing(format!(
             "pip cannot fetch the clients: {complained}"
         )));
     }

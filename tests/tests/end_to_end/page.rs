@@ -3,6 +3,8 @@
 //!
 //! `WRITE_PAGE=1` writes what was answered into the page, for who has changed a command.
 
+mod planted;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,7 +14,6 @@ use std::process::Output;
 use harness::{System, binary};
 
 use crate::foreign::{packages_or_say, say};
-use crate::shared::on_shared_system;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
 const CONTRACT: &str = include_str!("../../../proto/contract.txt");
@@ -21,34 +22,35 @@ const FOREIGN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/foreign");
 /// A line that no command prints.
 const MARK: &str = "-- next --";
 
-#[test]
-fn the_pages_examples_answer_as_it_says() {
-    on_shared_system(async |system| {
-        let Some(packages) = packages_or_say("docs/api.md").await else {
-            return;
-        };
-        let page = fs::read_to_string(PAGE).expect("the page is there");
-        let commands: Vec<_> = page
-            .lines()
-            .filter_map(|line| line.strip_prefix("$ "))
-            .collect();
-        assert!(commands.len() > 20, "the page's commands are not found");
-        let output = executed(system, &packages, &commands).await;
-        let said = String::from_utf8(output.stdout).expect("text");
-        let complained = String::from_utf8_lossy(&output.stderr);
-        let answers: Vec<_> = said.split(&format!("{MARK}\n")).collect();
-        assert_eq!(answers.len(), commands.len() + 1, "{said}{complained}");
-        let answered = with_answers(&page, &answers);
-        if std::env::var_os("WRITE_PAGE").is_some() {
-            fs::write(PAGE, &answered).expect("the page can be written");
-            return say("docs/api.md is written");
-        }
-        let (told, found) = (plain(&page), plain(&answered));
-        for (line, (told, found)) in told.lines().zip(found.lines()).enumerate() {
-            assert_eq!(told, found, "docs/api.md, about line {}", line + 1);
-        }
-        assert_eq!(told, found);
-    });
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pages_examples_answer_as_it_says() {
+    let Some(packages) = packages_or_say("docs/api.md").await else {
+        return;
+    };
+    // Of its own: it lists the dead letters.
+    let system = System::start().await.expect("the system starts");
+    planted::plant(&system).await.expect("dead letters");
+    let page = fs::read_to_string(PAGE).expect("the page is there");
+    let commands: Vec<_> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("$ "))
+        .collect();
+    assert!(commands.len() > 20, "the page's commands are not found");
+    let output = executed(&system, &packages, &commands).await;
+    let said = String::from_utf8(output.stdout).expect("text");
+    let complained = String::from_utf8_lossy(&output.stderr);
+    let answers: Vec<_> = said.split(&format!("{MARK}\n")).collect();
+    assert_eq!(answers.len(), commands.len() + 1, "{said}{complained}");
+    let answered = with_answers(&page, &answers);
+    if std::env::var_os("WRITE_PAGE").is_some() {
+        fs::write(PAGE, &answered).expect("the page can be written");
+        return say("docs/api.md is written");
+    }
+    let (told, found) = (plain(&page), plain(&answered));
+    for (line, (told, found)) in told.lines().zip(found.lines()).enumerate() {
+        assert_eq!(told, found, "docs/api.md, about line {}", line + 1);
+    }
+    assert_eq!(told, found);
 }
 
 #[test]

@@ -8,11 +8,25 @@ import sys
 
 import grpc
 from google.protobuf import descriptor_pool, json_format, message_factory
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
 CALL_SECONDS = 60
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+
+
+class Database(ProtoReflectionDescriptorDatabase):
+    """Asks v1 of the reflection, as grpcurl does first, whose messages are those of v1alpha under another name."""
+
+    def __init__(self, channel):
+        super().__init__(channel)
+        self._stub.ServerReflectionInfo = channel.stream_stream(
+            REFLECTION,
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
 
 
 def main():
@@ -23,7 +37,7 @@ def main():
     parser.add_argument("what")
     arguments = parser.parse_args()
     channel = grpc.insecure_channel(arguments.address)
-    database = ProtoReflectionDescriptorDatabase(channel)
+    database = Database(channel)
     if arguments.what == "list":
         print("\n".join(sorted(database.get_services())))
         return
