@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 use tonic::codegen::tokio_stream::StreamExt as _;
+use tonic::service::Routes;
 use tonic::transport::Channel;
 
 use crate::support::{KEPT, PATIENCE, database};
@@ -68,12 +69,16 @@ impl Replica {
 
     /// Serves gRPC.
     pub(crate) async fn serve(&self) -> SocketAddr {
+        self.serve_routes(api::grpc(&self.orders)).await
+    }
+
+    pub(crate) async fn serve_routes(&self, routes: Routes) -> SocketAddr {
         let address = ([127, 0, 0, 1], 0).into();
         let listener = chassis::listen::bind("grpc", address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let served = chassis::grpc::serve(
             listener,
-            api::grpc(&self.orders),
+            routes,
             proto::orders::v1::DESCRIPTORS,
             Health::new(),
             chassis::auth::Guard::off(proto::ACCESS),
