@@ -101,5 +101,60 @@ async fn shells_learn_the_commands_without_a_service() {
             output.status.success() && script.contains("page-token"),
             "{shell}: {script}"
         );
+        parsed_by(shell, &script).await;
+    }
+}
+
+/// The shell itself reads the script, where it is installed.
+async fn parsed_by(shell: &str, script: &str) {
+    let arguments: &[&str] = match shell {
+        "bash" | "zsh" => &["-n"],
+        "fish" => &["--no-execute"],
+        // They have no way to read a script without executing it.
+        _ => return,
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("shop");
+    std::fs::write(&file, script).expect("a file in it");
+    let run = tokio::process::Command::new(shell)
+        .args(arguments)
+        .arg(&file)
+        .output();
+    match run.await {
+        Ok(output) => {
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                output.status.success() && told.is_empty(),
+                "{shell}: {told}"
+            );
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            println!("skipped: {shell} is not installed, so nobody reads its script");
+        }
+        Err(error) => panic!("{shell}: {error}"),
+    }
+}
+
+/// As if the tab key were pressed behind `words`.
+#[tokio::test]
+async fn bash_completes_commands_and_options() {
+    let words = [
+        (&["order", "cr"][..], "create"),
+        (&["order", "list", "--page-t"], "--page-token"),
+    ];
+    for (words, completed) in words {
+        let script = "source <($SHOP completions bash)
+            COMP_WORDS=(shop \"$@\"); COMP_CWORD=$#
+            _shop shop \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD-1]}\"
+            printf '%s\\n' \"${COMPREPLY[@]}\"";
+        let run = tokio::process::Command::new("bash")
+            .env("SHOP", env!("CARGO_BIN_EXE_shop"))
+            .args(["--noprofile", "--norc", "-c", script, "bash"])
+            .args(words)
+            .output();
+        let output = run.await.unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        let replies = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(replies.trim_end(), completed, "{told}");
     }
 }
