@@ -180,6 +180,26 @@ async fn an_upgrade_takes_no_day_for_new_that_was_dropped_before_it() -> Result<
     Ok(())
 }
 
+/// As docs/configuration.md says.
+#[tokio::test]
+async fn what_was_forgotten_by_a_wrong_clock_can_be_taken_again_by_hand() -> Result<()> {
+    let world = world(None).await?;
+    let client = world.pool.get().await?;
+    let ahead = "SELECT requests_maintain(current_date + 300, current_date + 310)";
+    while client.query_one(ahead, &[]).await?.get::<_, i32>(0) > 0 {}
+    keep(&world.pool, WEEK).await?;
+    assert_eq!(execute(&world, &drawn(0)).await?, Some(Unusable::TooOld));
+
+    let by_hand = "ALTER TABLE requests_default DROP CONSTRAINT requests_forgotten";
+    client.batch_execute(by_hand).await?;
+    assert_eq!(execute(&world, &drawn(0)).await?, None);
+    keep(&world.pool, WEEK).await?;
+    assert_eq!(execute(&world, &drawn(0)).await?, None);
+    assert_eq!(execute(&world, &drawn(6)).await?, None);
+    assert_eq!(execute(&world, &drawn(20)).await?, Some(Unusable::TooOld));
+    Ok(())
+}
+
 /// The version before calls it once an hour, and one day passes in a day.
 #[tokio::test]
 async fn a_step_forgets_one_day_and_makes_what_is_missing_first() -> Result<()> {

@@ -1,7 +1,7 @@
 //! Days of the inbox that are dropped, and events that come for them afterwards.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use async_nats::HeaderMap;
@@ -295,7 +295,10 @@ async fn a_day_is_not_dropped_while_somebody_claims_into_it_and_nobody_waits_for
     let tx = client.transaction().await?;
     tx.execute("INSERT INTO inbox VALUES ($1, 'x')", &[&id])
         .await?;
+    let begun = Instant::now();
     let refused = retire(&world, None).await.unwrap_err();
+    // So long at most are claims queued up behind it.
+    assert!(begun.elapsed() < Duration::from_secs(2));
     let refused = refused.chain().map(ToString::to_string);
     let refused: Vec<String> = refused.collect();
     assert!(refused.join(": ").contains("lock timeout"), "{refused:?}");
