@@ -2,9 +2,10 @@
 //! The number of statements does not grow with the batch. The answer that an order is approved by
 //! commits with the reservation that it tells of (I9).
 //!
-//! Danger: the reservations are read after the customers' rows are locked. Read before, they would
-//! miss what the transaction that the lock waited for has just reserved for the same order; only the
-//! key of `reservations` would then stand between that order and a second answer.
+//! Danger: the reservations are read after the customers' rows are locked: sent with the lock, and begun by
+//! Postgres when it is held. Read before, they would miss what the transaction that the lock waited for has
+//! just reserved for the same order; only the key of `reservations` would then stand between that order and
+//! a second answer.
 //!
 //! What a newer version would read, this one leaves for it: during a rolling upgrade both share one
 //! consumer.
@@ -31,9 +32,12 @@ impl Handler for Reactions {
         let told = read(events)?;
         let customers = told.iter().map(|event| event.ask().customer_id).collect();
         let orders = told.iter().map(|event| event.ask().order_id).collect();
-        let accounts = store::lock_accounts(tx, &customers).await;
+        // In one round trip; Postgres executes them one after the other, each on a snapshot of its own.
+        let (accounts, reservations) = tokio::join!(
+            store::lock_accounts(tx, &customers),
+            store::reservations(tx, &orders)
+        );
         let accounts = accounts.map_err(failed)?;
-        let reservations = store::reservations(tx, &orders).await;
         let reservations = reservations.map_err(failed)?;
 
         // Each event finds what the one before it left, as if it had a transaction of its own.

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use deadpool_postgres::{Client, Object, Pool};
+use deadpool_postgres::{Object, Pool};
 use futures_util::FutureExt;
 use futures_util::future::try_join;
 use tokio::time::{Instant, timeout_at};
@@ -16,6 +16,11 @@ use super::failure::Failure;
 use crate::inbox::{self, Claimed, Delivery};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Postgres answers COMMIT of a failed transaction with a rollback, and the client takes that for success: a
+/// handler that swallowed an SQL error would get its event acknowledged and lost (I10). So something is asked
+/// first, which a failed transaction refuses; sent as one query, what follows a refusal is not executed.
+const COMMIT_UNLESS_FAILED: &str = "SELECT 1; COMMIT";
 
 /// Why an attempt failed. The first three concern its events, the last one concerns none; of those between
 /// nobody knows.
@@ -142,7 +147,7 @@ pub(crate) async fn attempt<H: Handler>(
 }
 
 async fn transact<H: Handler>(
-    client: &mut Client,
+    client: &mut tokio_postgres::Client,
     consumer: &str,
     within: Duration,
     handler: &H,
@@ -155,20 +160,37 @@ async fn transact<H: Handler>(
     let ((), claimed) = try_join(limited, inbox::claim(&tx, consumer, deliveries))
         .await
         .map_err(from_postgres)?;
-    if !claimed.is_empty()
-        && let Err(setback) = handle(handler, &tx, &claimed).await
-    {
+    let applied = if claimed.is_empty() {
+        Ok(())
+    } else {
+        handle(handler, &tx, &claimed).await
+    };
+    let committed = match applied {
+        Ok(()) => commit(&tx).await,
+        Err(setback) => Err(setback),
+    };
+    if let Err(setback) = committed {
         claimed.iter().for_each(Claimed::record_failure);
         // Awaited, so that the next attempt does not wait for these claims. If it fails, the
         // connection is gone, and the transaction with it.
         let _ = tx.rollback().await;
         return Err(setback);
     }
-    if let Err(error) = tx.commit().await {
-        claimed.iter().for_each(Claimed::record_failure);
-        return Err(from_postgres(error));
-    }
+    // It has ended. Dropped, it would send a ROLLBACK; it owns nothing but the way to the client.
+    std::mem::forget(tx);
     Ok(claimed.iter().map(|event| event.id).collect())
+}
+
+async fn commit(tx: &tokio_postgres::Transaction<'_>) -> Result<(), Setback> {
+    match tx.batch_execute(COMMIT_UNLESS_FAILED).await {
+        Err(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => {
+            Err(Setback::Fault(
+                "the handler reported success after a statement had failed in its transaction"
+                    .into(),
+            ))
+        }
+        committed => committed.map_err(from_postgres),
+    }
 }
 
 /// Makes Postgres itself give up a statement that nobody waits for any more.
@@ -178,35 +200,21 @@ fn limit_statements(within: Duration) -> String {
     format!("SET LOCAL statement_timeout = {milliseconds}")
 }
 
-/// Runs the handler. Ok means that the transaction can be committed.
+/// Runs the handler, and takes a panic for a failure.
 async fn handle<H: Handler>(
     handler: &H,
     tx: &tokio_postgres::Transaction<'_>,
     claimed: &[Claimed],
 ) -> Result<(), Setback> {
-    match AssertUnwindSafe(handler.handle(tx, claimed))
+    let outcome = AssertUnwindSafe(handler.handle(tx, claimed))
         .catch_unwind()
-        .await
-    {
-        Ok(outcome) => outcome?,
-        Err(panic) => {
-            return Err(Setback::Fault(format!(
-                "the handler panicked: {}",
-                panic_text(panic.as_ref())
-            )));
-        }
-    }
-    // Postgres answers COMMIT of a failed transaction with a rollback, and the client takes that for
-    // success. A handler that swallowed an SQL error would get its event acknowledged and lost (I10).
-    match tx.batch_execute("SELECT 1").await {
-        Ok(()) => Ok(()),
-        Err(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => {
-            Err(Setback::Fault(
-                "the handler reported success after a statement had failed in its transaction"
-                    .into(),
-            ))
-        }
-        Err(error) => Err(from_postgres(error)),
+        .await;
+    match outcome {
+        Ok(outcome) => Ok(outcome?),
+        Err(panic) => Err(Setback::Fault(format!(
+            "the handler panicked: {}",
+            panic_text(panic.as_ref())
+        ))),
     }
 }
 

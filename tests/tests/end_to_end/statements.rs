@@ -45,7 +45,7 @@ fn transactions(system: &System, side: Side) -> Vec<usize> {
         };
         *statements += 1;
         *claims |= statement.starts_with("INSERT INTO public.inbox ");
-        if (statement.starts_with("COMMIT") || statement.starts_with("ROLLBACK"))
+        if (statement.ends_with("COMMIT") || statement.starts_with("ROLLBACK"))
             && let Some((statements, true)) = open.remove(process)
         {
             ended.push(statements);
