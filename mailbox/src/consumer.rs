@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
+use crate::coalescing::Coalescing;
 use crate::dead_letter::DeadLetters;
 use crate::inbox::Claimed;
 use crate::meters;
@@ -144,10 +145,13 @@ async fn consume<H: Handler>(
             return Ok(());
         };
         info!(stream = %config.stream, durable = %config.durable, filters = ?config.filters, "consuming events");
+        let mut pace = Coalescing::every(config.step_every);
         let lost = loop {
+            pace.rest().await;
             match fetch::fetch(client, &consumer, config.batch_max, token).await {
                 Ok(messages) => {
                     backoff.reset();
+                    pace.begin(messages.len(), config.batch_max);
                     worker.apply(messages).await;
                 }
                 Err(lost) => break lost,

@@ -24,6 +24,8 @@ pub mod partitions;
 
 pub mod retention;
 
+pub mod coalescing;
+
 mod backoff;
 mod meters;
 

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A synced commit costs the same for one order and for fifty, and what commits together travels together:
-//! the relay appends it as one batch, and the Customer Service answers it in one transaction.
+//! the relay appends it as one batch, and the Customer Service answers it in one transaction. So a group that found
+//! company holds up the next for a moment ([`Coalescing`]).
 //!
 //! A group belongs to none of its callers: one that leaves takes nothing from the others. How many wait is
 //! bounded by how many requests are handled at once (I12).
@@ -22,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::Pool;
+use mailbox::coalescing::Coalescing;
 use mailbox::outbox;
 use mailbox::requests::Key;
 use proto::orders::v1::CreateOrderResponse;
@@ -88,6 +90,15 @@ impl Queued {
 struct Queue {
     waiting: VecDeque<Waiting>,
     groups: usize,
+    pace: Coalescing,
+}
+
+/// What one who sees to the queue does next.
+enum Next {
+    Place(Vec<Waiting>),
+    Rest(Coalescing),
+    /// Nothing: one less is at work.
+    End,
 }
 
 /// Where orders wait until they are placed. Clones share the queue.
@@ -148,21 +159,30 @@ impl Placing {
 
     /// Places what waits, until nothing does.
     async fn work(self) {
-        while let Some(group) = self.next() {
-            // On a task of its own: a panic there ends that group alone.
-            drop(tokio::spawn(group::place(self.pool.clone(), group)).await);
+        loop {
+            match self.next() {
+                // On a task of its own: a panic there ends that group alone.
+                Next::Place(group) => {
+                    drop(tokio::spawn(group::place(self.pool.clone(), group)).await);
+                }
+                Next::Rest(pace) => pace.rest().await,
+                Next::End => return,
+            }
         }
     }
 
-    /// The next group; without any, one less is at work.
-    fn next(&self) -> Option<Vec<Waiting>> {
+    fn next(&self) -> Next {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if !queue.waiting.is_empty() && queue.pace.is_resting() {
+            return Next::Rest(queue.pace);
+        }
         let group = take(&mut queue.waiting);
         if group.is_empty() {
             queue.groups -= 1;
-            return None;
+            return Next::End;
         }
-        Some(group)
+        queue.pace.begin(group.len(), GROUP_MAX);
+        Next::Place(group)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::coalescing::STEP_EVERY;
+
 /// One transaction's worth of events: set-based SQL gains little beyond it, and a replica that dies
 /// leaves this many to be delivered again.
 const BATCH_DEFAULT: usize = 256;
@@ -33,6 +35,9 @@ pub struct Config {
     pub filters: Vec<String>,
     /// The most events in one transaction, and in memory.
     pub batch_max: usize,
+    /// How long after the begin of a batch of several events, but fewer than `batch_max`, the next is
+    /// fetched at the earliest ([`crate::coalescing`]).
+    pub step_every: Duration,
     /// How long JetStream waits before it delivers an unacknowledged event again. An attempt to apply a
     /// batch is given up after a quarter of it.
     pub ack_wait: Duration,
@@ -76,6 +81,7 @@ impl Config {
             durable: durable.into(),
             filters: filters.into_iter().map(Into::into).collect(),
             batch_max: BATCH_DEFAULT,
+            step_every: STEP_EVERY,
             ack_wait: ACK_WAIT_DEFAULT,
             unknown_deliveries_max: UNKNOWN_DELIVERIES_MAX,
         }

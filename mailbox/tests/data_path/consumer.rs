@@ -1,5 +1,7 @@
 //! The consumer when nothing is broken: exactly once, in batches, at once.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -113,6 +115,38 @@ async fn an_idle_consumer_applies_an_event_at_once() -> Result<()> {
     }
     // The wait that must not be there is of seconds; the machine may be busy.
     assert!(best < Duration::from_millis(500), "{best:?}");
+    replica.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_of_several_holds_up_the_next_for_a_moment() -> Result<()> {
+    const BATCHES: usize = 10;
+    let world = Arc::new(World::shared().await?);
+    world.create_stream().await?;
+    world.publish(["one", "two"]).await?;
+    let (left, source) = (Arc::new(AtomicUsize::new(BATCHES - 1)), world.clone());
+    // While a batch is applied, the next two events come.
+    let script = Script::with(move || {
+        let (left, source) = (left.clone(), source.clone());
+        async move {
+            let one_less = |n: usize| n.checked_sub(1);
+            if left.fetch_update(SeqCst, SeqCst, one_less).is_ok() {
+                source.publish(["one", "two"]).await.unwrap();
+            }
+        }
+    });
+    let mut config = world.config();
+    config.step_every = Duration::from_millis(200);
+    let begin = Instant::now();
+    let replica = world.consume_with(&script, config.clone()).await?;
+    eventually("all events", SOON, async || {
+        Ok((world.applied().await?.len() >= 2 * BATCHES).then_some(()))
+    })
+    .await?;
+    let elapsed = begin.elapsed();
+    assert_eq!(script.calls(), BATCHES, "not two by two");
+    let held_up = config.step_every * u32::try_from(BATCHES - 1)?;
+    assert!(held_up <= elapsed, "{BATCHES} batches in {elapsed:?}");
     replica.stop().await
 }
 

@@ -1,13 +1,14 @@
 //! Orders that come at once are placed together, and none depends on another.
 
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chassis::auth::Caller;
 use deadpool_postgres::Pool;
 use futures_util::future::join_all;
 use futures_util::poll;
 use harness::eventually;
+use mailbox::coalescing::STEP_EVERY;
 use mailbox::requests;
 use order_service::api::Orders;
 use proto::orders::v1::order_service_server::OrderService as _;
@@ -102,6 +103,27 @@ async fn what_waits_commits_together() {
         let transactions: i64 = beside.query_one(&sql, &[]).await.unwrap().get(0);
         assert_eq!(transactions, 3, "{table}");
     }
+}
+
+#[tokio::test]
+async fn a_group_of_several_holds_up_the_next_for_a_moment() {
+    let (orders, beside, _) = service().await;
+    let begin = Instant::now();
+    // As many as come at once, always: groups that followed each other at once would be of one or a few.
+    let callers = (0..8).map(async |_| {
+        for _ in 0..50 {
+            create(&orders, "", 1).await.unwrap();
+        }
+    });
+    join_all(callers).await;
+    let elapsed = begin.elapsed();
+    assert_eq!(count(&beside, "orders").await, 400);
+    let sql = "SELECT count(*) FROM \
+               (SELECT FROM orders GROUP BY xmin::text HAVING count(*) > 1) AS several";
+    let several: i64 = beside.query_one(sql, &[]).await.unwrap().get(0);
+    assert!(several > 1, "never two at once: this machine shows nothing");
+    let held_up = STEP_EVERY * u32::try_from(several - 1).unwrap();
+    assert!(held_up <= elapsed, "{several} in {elapsed:?}");
 }
 
 #[tokio::test]
