@@ -13,14 +13,14 @@
 //!
 //! Danger: only what was granted is kept. A refusal rolls back, and a retry of it is decided anew.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use deadpool_postgres::Pool;
 use prost::Message;
 use ring::digest;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Error, GenericClient, Transaction};
+use tokio_postgres::{Client, Error, Row, Transaction};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -39,7 +39,7 @@ const MAINTAIN_EVERY: Duration = Duration::from_secs(3600);
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 const FIND: &str = "\
-SELECT operation, body_hash, answer FROM public.requests WHERE request_id = $1";
+SELECT request_id, operation, body_hash, answer FROM public.requests WHERE request_id = ANY ($1)";
 
 /// In the order of the ids: two transactions that share some wait for each other instead of deadlocking.
 const RECORD: &str = "\
@@ -137,23 +137,43 @@ impl Key {
     }
 }
 
-/// Looks for the request. Before something is decided, to be called in the transaction, when that holds the
-/// rows that the request changes, or it misses what the one that they were waited for has recorded. To refuse
-/// what is new alone, without one.
+/// Looks for the request. Before something is decided, to be called when the transaction holds the rows
+/// that the request changes, or it misses what the one that they were waited for has recorded.
 ///
 /// # Errors
 /// Postgres refused the statement, or the connection is lost.
-pub async fn find(client: &impl GenericClient, request: &Key) -> Result<Found, Error> {
-    let row = client
-        .query_typed_opt(FIND, &[(&request.id, Type::UUID)])
+pub async fn find(tx: &Transaction<'_>, request: &Key) -> Result<Found, Error> {
+    let rows = tx
+        .query_typed(FIND, &[(&[request.id].as_slice(), Type::UUID_ARRAY)])
         .await?;
+    found(rows.first(), request)
+}
+
+/// What is known of each, in their order, where nothing is decided but to refuse what is new: one statement,
+/// whatever their number.
+///
+/// # Errors
+/// Postgres refused the statement, or the connection is lost.
+pub async fn find_all(client: &Client, requests: &[Key]) -> Result<Vec<Found>, Error> {
+    let ids: Vec<Uuid> = requests.iter().map(Key::id).collect();
+    let rows = client
+        .query_typed(FIND, &[(&ids, Type::UUID_ARRAY)])
+        .await?;
+    let by_id = |row: Row| Ok((row.try_get::<_, Uuid>(0)?, row));
+    let rows: HashMap<Uuid, Row> = rows.into_iter().map(by_id).collect::<Result<_, Error>>()?;
+    let each = requests.iter();
+    each.map(|request| found(rows.get(&request.id), request))
+        .collect()
+}
+
+fn found(row: Option<&Row>, request: &Key) -> Result<Found, Error> {
     let Some(row) = row else {
         return Ok(Found::Nothing);
     };
-    let same = row.try_get::<_, &str>(0)? == request.operation
-        && row.try_get::<_, &[u8]>(1)? == request.body_hash;
+    let same = row.try_get::<_, &str>(1)? == request.operation
+        && row.try_get::<_, &[u8]>(2)? == request.body_hash;
     Ok(if same {
-        Found::Answer(row.try_get(2)?)
+        Found::Answer(row.try_get(3)?)
     } else {
         Found::Other
     })

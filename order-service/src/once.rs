@@ -6,7 +6,7 @@ use chassis::{failure, invalid};
 use deadpool_postgres::Client;
 use mailbox::requests::{self, Found, Key};
 use prost::Message;
-use tokio_postgres::{GenericClient, Transaction};
+use tokio_postgres::Transaction;
 use tonic::Status;
 use uuid::Uuid;
 
@@ -32,12 +32,8 @@ pub fn request<M: Message>(
 }
 
 /// The first answer, if there was one.
-pub async fn answered<M: Message + Default>(
-    client: &impl GenericClient,
-    request: &Key,
-) -> Result<Option<M>, Status> {
-    let found = requests::find(client, request).await;
-    match found.map_err(failure::status)? {
+pub fn answered<M: Message + Default>(found: Found) -> Result<Option<M>, Status> {
+    match found {
         Found::Nothing => Ok(None),
         Found::Answer(bytes) => {
             let answer = M::decode(bytes.as_slice());
@@ -80,9 +76,10 @@ pub async fn in_its_stead<M: Message + Default>(
     request: Option<&Key>,
 ) -> Result<M, Status> {
     let tx = client.transaction().await.map_err(failure::status)?;
-    let answer = match request {
-        Some(request) => answered(&*tx, request).await?,
-        None => None,
+    let found = match request {
+        Some(request) => requests::find(&tx, request).await,
+        None => Ok(Found::Nothing),
     };
+    let answer = answered(found.map_err(failure::status)?)?;
     answer.ok_or_else(|| Status::unavailable("the request was being executed: try again"))
 }

@@ -66,7 +66,7 @@ async fn execute(world: &World, request: &Key) -> Result<Option<Unusable>> {
 async fn find(world: &World, request: &Key) -> Result<Found> {
     let mut client = world.pool.get().await?;
     let tx = client.transaction().await?;
-    Ok(requests::find(&*tx, request).await?)
+    Ok(requests::find(&tx, request).await?)
 }
 
 async fn count(world: &World, table: &str) -> Result<i64> {

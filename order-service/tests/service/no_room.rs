@@ -19,7 +19,7 @@ use crate::replica::{Replica, SOON};
 use crate::support::{KEPT, PATIENCE, apply, count, database, money, pending};
 
 /// So many retries are looked up at once.
-const LOOKS: usize = 2;
+const LOOK_MAX: usize = 256;
 
 fn request(total: i64) -> CreateOrderRequest {
     CreateOrderRequest {
@@ -77,7 +77,36 @@ async fn a_retry_gets_the_first_answer_while_too_many_orders_are_pending() {
 }
 
 #[tokio::test]
-async fn few_retries_are_looked_up_at_once_and_the_others_refused() {
+async fn retries_at_once_get_their_own_answers() {
+    let pool = database().await;
+    let backlog = Backlog::new(10);
+    let orders = Orders::new(pool.clone(), PATIENCE, KEPT).bounded_by(backlog);
+    let mut granted = Vec::new();
+    for total in 1..=10 {
+        let asked = request(total);
+        let first = create(&orders, &asked).await.unwrap();
+        granted.push((asked, first));
+    }
+    let mut asked: Vec<_> = granted.iter().map(|(asked, _)| asked.clone()).collect();
+    // Twice each, one of another body, and one that is new.
+    asked.extend(asked.clone());
+    asked.push(CreateOrderRequest {
+        total: money(7, "EUR"),
+        ..asked[3].clone()
+    });
+    asked.push(request(1));
+    let mut answers = join_all(asked.iter().map(|asked| create(&orders, asked))).await;
+    is_full(answers.pop().unwrap());
+    let refused = answers.pop().unwrap().unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+    let firsts = || granted.iter().map(|(_, first)| first.clone());
+    let expected: Vec<_> = firsts().chain(firsts()).collect();
+    assert_eq!(answers, expected);
+}
+
+#[tokio::test]
+async fn refusals_are_bounded_in_number_and_time_while_the_database_takes_its_time() {
     let (orders, _, pool) = for_one().await;
     let asked = request(100);
     let first = create(&orders, &asked).await.unwrap();
@@ -87,20 +116,20 @@ async fn few_retries_are_looked_up_at_once_and_the_others_refused() {
         .await
         .unwrap();
     let mut looks = Vec::new();
-    for _ in 0..LOOKS {
+    for _ in 0..LOOK_MAX {
         let mut one = Box::pin(create(&orders, &asked));
         assert!(poll!(&mut one).is_pending());
         looks.push(one);
     }
-    // Refused without a moment's wait, as who has no id to look for.
+    // At once, as who has no id to look for.
     let Poll::Ready(answer) = poll!(Box::pin(create(&orders, &asked))) else {
         panic!("it waits for a look");
     };
     is_full(answer);
+    // Nobody waits for as long as the table is held.
+    let refused = tokio::time::timeout(SOON, join_all(looks)).await.unwrap();
+    refused.into_iter().for_each(is_full);
     beside.batch_execute("COMMIT").await.unwrap();
-    for answer in join_all(looks).await {
-        assert_eq!(answer.unwrap(), first);
-    }
     assert_eq!(create(&orders, &asked).await.unwrap(), first);
 }
 
