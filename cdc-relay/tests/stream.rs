@@ -33,6 +33,7 @@ async fn a_stream_is_created_as_it_is_configured() -> Result<()> {
         ("CDC_STREAM_STORAGE", "memory"),
         ("CDC_STREAM_MAX_AGE_SECONDS", "3600"),
         ("CDC_STREAM_MAX_BYTES", "1000000"),
+        ("CDC_STREAM_MAX_MESSAGE_BYTES", "1032192"),
         ("CDC_STREAM_DISCARD", "new"),
         ("CDC_STREAM_COMPRESSION", "s2"),
         ("CDC_STREAM_DUPLICATE_WINDOW_SECONDS", "60"),
@@ -50,6 +51,7 @@ async fn a_stream_is_created_as_it_is_configured() -> Result<()> {
     assert_eq!(found.storage, StorageType::Memory);
     assert_eq!(found.max_age.as_secs(), 3600);
     assert_eq!(found.max_bytes, 1_000_000);
+    assert_eq!(found.max_message_size, 1_032_192);
     assert_eq!(found.discard, DiscardPolicy::New);
     assert_eq!(found.compression, Some(Compression::S2));
     assert_eq!(found.duplicate_window.as_secs(), 60);

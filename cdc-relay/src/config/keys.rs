@@ -53,6 +53,7 @@ pub(super) const SECTIONS: &[Section] = &[
             ("transactions", "CDC_TRANSACTIONS"),
             ("max_age_seconds", "CDC_STREAM_MAX_AGE_SECONDS"),
             ("max_bytes", "CDC_STREAM_MAX_BYTES"),
+            ("max_message_bytes", "CDC_STREAM_MAX_MESSAGE_BYTES"),
             ("discard", "CDC_STREAM_DISCARD"),
             ("compression", "CDC_STREAM_COMPRESSION"),
             (

@@ -67,6 +67,13 @@ pub struct StreamConfig {
           default_value = "0", value_parser = Value::new(bytes, "10737418240"))]
     pub max_bytes: u64,
 
+    /// How many bytes an event may have with its headers in the stream, when it is created; 0 for as many as
+    /// the server takes. What consumers set aside must fit with what they add to it: leave them some room
+    #[arg(id = "CDC_STREAM_MAX_MESSAGE_BYTES", long = "cdc-stream-max-message-bytes",
+          env = "CDC_STREAM_MAX_MESSAGE_BYTES", default_value = "0",
+          value_parser = Value::new(message_bytes, "1032192"))]
+    pub max_message_bytes: i32,
+
     /// What gives way when the stream, as it is created, is full: `old` events are forgotten, or `new`
     /// ones wait in Postgres
     #[arg(id = "CDC_STREAM_DISCARD", long = "cdc-stream-discard", env = "CDC_STREAM_DISCARD",
@@ -195,6 +202,12 @@ fn age(given: &str) -> Result<u64, String> {
 
 fn bytes(given: &str) -> Result<u64, String> {
     number(given, 0, i64::MAX.unsigned_abs())
+}
+
+/// JetStream takes an `i32`.
+fn message_bytes(given: &str) -> Result<i32, String> {
+    let bytes = number(given, 0, i32::MAX.unsigned_abs().into())?;
+    i32::try_from(bytes).map_err(|error| error.to_string())
 }
 
 fn window(given: &str) -> Result<u64, String> {

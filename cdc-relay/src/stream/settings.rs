@@ -22,6 +22,10 @@ pub(super) fn wanted(config: &StreamConfig) -> Config {
             0 => -1,
             bytes => i64::try_from(bytes).unwrap_or(i64::MAX),
         },
+        max_message_size: match config.max_message_bytes {
+            0 => -1,
+            bytes => bytes,
+        },
         discard: config.discard,
         compression: Some(config.compression.clone()),
         duplicate_window: config.duplicate_window(),
@@ -95,6 +99,14 @@ pub fn differences(found: &Config, config: &StreamConfig) -> Vec<String> {
             found.max_messages, found.max_messages_per_subject
         ),
     );
+    say(
+        wanted.max_message_size > 0
+            && !(1..=wanted.max_message_size).contains(&found.max_message_size),
+        format!(
+            "it takes events of more than {} bytes, and what consumers set aside of those may not fit",
+            wanted.max_message_size
+        ),
+    );
     let is_bounded = found.max_bytes > 0 || found.max_messages > 0;
     say(
         is_bounded && found.discard == DiscardPolicy::Old && wanted.discard == DiscardPolicy::New,
@@ -125,6 +137,7 @@ mod tests {
         for flags in [
             &[][..],
             &["--cdc-stream-max-bytes=1000000", "--cdc-stream-discard=new"],
+            &["--cdc-stream-max-message-bytes=1032192"],
             &[
                 "--cdc-stream-storage=memory",
                 "--cdc-stream-max-age-seconds=60",
@@ -138,7 +151,11 @@ mod tests {
 
     #[test]
     fn what_is_less_safe_than_asked_for_is_told() {
-        let asked = config(&["--cdc-stream-replicas=3", "--cdc-stream-discard=new"]);
+        let asked = config(&[
+            "--cdc-stream-replicas=3",
+            "--cdc-stream-discard=new",
+            "--cdc-stream-max-message-bytes=1000",
+        ]);
         let mut found = wanted(&asked);
         found.num_replicas = 1;
         found.storage = StorageType::Memory;
@@ -146,6 +163,10 @@ mod tests {
         found.max_bytes = 1000;
         found.discard = DiscardPolicy::Old;
         assert_eq!(differences(&found, &asked).len(), 5);
+        for (bytes, differs) in [(999, 5), (1001, 6), (-1, 6)] {
+            found.max_message_size = bytes;
+            assert_eq!(differences(&found, &asked).len(), differs, "{bytes}");
+        }
         found.retention = RetentionPolicy::WorkQueue;
         assert!(unsuitable(&found).unwrap().contains("WorkQueue"));
     }

@@ -5,10 +5,13 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
 use harness::eventually;
 use mailbox::dead_letter;
-use mailbox::envelope::{EVENT_ID, EVENT_TYPE};
+use mailbox::envelope::{AGGREGATE_ID, EVENT_ID, EVENT_TYPE};
 use uuid::Uuid;
 
 use crate::world::{ACK_WAIT, SOON, Script, World, header};
+
+/// What a stream leaves a dead letter, as docs/configuration.md says (`CDC_STREAM_MAX_MESSAGE_BYTES`).
+const ROOM: usize = 16 * 1024;
 
 /// Publishes, consumes, and waits until all is settled; returns the events' ids and the dead letters.
 async fn after(
@@ -251,6 +254,44 @@ async fn a_poison_event_too_large_for_a_dead_letter_leaves_a_pointer() -> Result
         large.len().to_string()
     );
     assert_eq!(header(letter, dead_letter::ORIGIN_SEQUENCE), "1");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_poison_event_that_leaves_16_kib_becomes_a_whole_dead_letter() -> Result<()> {
+    let world = World::shared().await?;
+    world.create_stream().await?;
+    let mut headers = HeaderMap::new();
+    let event_id = Uuid::now_v7().to_string();
+    headers.insert(EVENT_ID, event_id.as_str());
+    headers.insert(EVENT_TYPE, "test.v1.Happened");
+    headers.insert(AGGREGATE_ID, "a thing");
+    // Each is longer by a prefix in the letter.
+    for number in 0..500 {
+        headers.insert(format!("X-{number:04}").as_str(), "as a row may have it");
+    }
+    // `Name: value` in lines, below `NATS/1.0` and above an empty one.
+    let line = |name: &str, value: &str| name.len() + value.len() + 4;
+    let lines = headers.iter().flat_map(|(name, values)| {
+        let name: &str = name.as_ref();
+        values.iter().map(move |value| line(name, value.as_str()))
+    });
+    let room = world.nats.max_payload() - ROOM - 12 - lines.sum::<usize>();
+    let large = format!("refuse {}", "x".repeat(room - "refuse ".len()));
+    world.publish_raw(headers, large.clone()).await?.await?;
+    let replica = world.consume(&Script::default()).await?;
+    eventually("the durable consumer", SOON, async || {
+        Ok(world.durable().await.ok())
+    })
+    .await?;
+    world.settled().await?;
+    replica.stop().await?;
+    let letters = world.dead_letters().await?;
+    let [letter] = letters.as_slice() else {
+        panic!("{} dead letters", letters.len())
+    };
+    assert_eq!(letter.payload.len(), large.len());
+    assert_eq!(header(letter, "Original-X-0499"), "as a row may have it");
     Ok(())
 }
 
