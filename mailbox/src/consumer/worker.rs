@@ -27,8 +27,9 @@ use crate::meters;
 /// is not worth halving for it; if not, another such part can go ahead meanwhile.
 const CONFLICTS_MAX: u32 = 4;
 
-/// How often in a row a part may lose its connection before it is taken for the cause: it is halved then, or,
-/// alone, handed back. A server that fails loses a connection once or twice, and lets nobody in after that.
+/// How often a part may lose its connection, with outages between or without, before it is taken for the cause:
+/// it is halved then, or, alone, handed back. A server that fails loses a connection once or twice, and lets nobody
+/// in after that.
 const BREAKS_MAX: u32 = 3;
 
 /// Applies what one consumer fetches.
