@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::{ContextV7, Timestamp, Uuid};
 
-use crate::world::{SOON, Script, World, header};
+use crate::world::{SOON, Script, World, header, subscriber_beside};
 
 const DAY: u64 = 24 * 3600;
 const TEN_DAYS: Duration = Duration::from_secs(10 * DAY);
@@ -196,6 +196,7 @@ async fn an_hourly_round_spares_what_a_dead_letter_of_any_consumer_may_need() ->
 /// Nobody has looked at them all, so that the oldest is not known.
 #[tokio::test]
 async fn with_more_dead_letters_than_are_looked_at_nothing_is_dropped() -> Result<()> {
+    let _company = subscriber_beside();
     let (log, _subscriber) = log();
     let world = World::alone().await?;
     create_limited_stream(&world).await?;

@@ -11,7 +11,7 @@ use tracing::info_span;
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::outbox::event;
-use crate::world::World;
+use crate::world::{World, subscriber_beside};
 
 /// The second field of a traceparent.
 fn trace_id(context: &TraceContext) -> &str {
@@ -23,6 +23,7 @@ fn trace_id(context: &TraceContext) -> &str {
 async fn a_trace_goes_from_request_to_effect() -> Result<()> {
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     let provider = SdkTracerProvider::builder().build();
+    let _company = subscriber_beside();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
     let _subscriber = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
 

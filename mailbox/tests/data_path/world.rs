@@ -248,6 +248,13 @@ CREATE TABLE applied (nr bigserial, event_id uuid, payload text, tx bigint DEFAU
     cost int CONSTRAINT cost_not_negative CHECK (cost >= 0));
 CREATE TABLE once (payload text CONSTRAINT only_once UNIQUE DEFERRABLE INITIALLY DEFERRED);";
 
+/// A subscriber that hears nothing, to be kept beside the one of a test's own thread. Where there is one alone,
+/// `tracing` asks the thread that first meets a span or an event whether anybody wants it, and that may be another
+/// test's, with no subscriber: nobody gets it from then on.
+pub(crate) fn subscriber_beside() -> tracing::Dispatch {
+    tracing::Dispatch::new(tracing_subscriber::registry())
+}
+
 pub(crate) fn pool(url: &str) -> Result<Pool> {
     let config = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
