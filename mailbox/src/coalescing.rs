@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// From one step's begin to that of the next. Steps that take longer are not held up at all. It is about what
-/// an unloaded saga takes, and the best of 0, 3, 5, 6 and 8 ms (docs/benchmark-saga.md).
+/// an unloaded saga takes; docs/benchmark-saga.md has what other figures did.
 pub const STEP_EVERY: Duration = Duration::from_millis(5);
 
 /// When the next step of one loop may begin.
