@@ -2,8 +2,8 @@
 //! nats-py with JSON.
 //!
 //! Their packages are fetched once, by version and hash, into the harness's cache. Where there is no
-//! Python, or it cannot fetch them, the tests fail and say what is missing, unless `FOREIGN_CLIENTS=skip`
-//! says to go without: then they say `SKIPPED`.
+//! Python, or it cannot fetch them, the tests say `SKIPPED` and what is missing: they need no preparation. With
+//! `FOREIGN_CLIENTS=require` they fail there.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -82,8 +82,9 @@ pub(crate) async fn packages_or_say(what: &str) -> Option<PathBuf> {
     match fetched.expect("no panic") {
         Ok(packages) => Some(packages),
         Err(error) => {
-            let skips = std::env::var("FOREIGN_CLIENTS").is_ok_and(|value| value == "skip");
-            let missing = without(error, skips).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+            let required = std::env::var("FOREIGN_CLIENTS").is_ok_and(|value| value == "require");
+            let missing =
+                without(error, required).unwrap_or_else(|error| panic!("{what}: {error:?}"));
             say(&format!("{what}: SKIPPED: {missing}"));
             None
         }
@@ -91,23 +92,23 @@ pub(crate) async fn packages_or_say(what: &str) -> Option<PathBuf> {
 }
 
 /// What is missing, where the tests may go without it.
-fn without(error: anyhow::Error, skips: bool) -> Result<Missing> {
-    if skips {
+fn without(error: anyhow::Error, required: bool) -> Result<Missing> {
+    if !required {
         return error.downcast::<Missing>();
     }
     Err(error.context(
-        "the clients that this project did not write cannot be had (FOREIGN_CLIENTS=skip goes without them)",
+        "the clients that this project did not write cannot be had, and FOREIGN_CLIENTS=require asks for them",
     ))
 }
 
 #[test]
-fn what_cannot_be_had_fails_unless_somebody_says_to_go_without() {
+fn what_cannot_be_had_fails_where_somebody_requires_it() {
     let missing = || anyhow::Error::new(Missing("there is no python3".into()));
-    let error = format!("{:?}", without(missing(), false).unwrap_err());
+    let error = format!("{:?}", without(missing(), true).unwrap_err());
     assert!(error.contains("there is no python3"), "{error}");
-    assert!(error.contains("FOREIGN_CLIENTS=skip"), "{error}");
-    without(missing(), true).unwrap();
-    without(anyhow::Error::msg("a hash differs"), true).unwrap_err();
+    assert!(error.contains("FOREIGN_CLIENTS=require"), "{error}");
+    without(missing(), false).unwrap();
+    without(anyhow::Error::msg("a hash differs"), false).unwrap_err();
 }
 
 /// The folder with the packages, fetched where it is not there.
