@@ -279,13 +279,7 @@ async fn a_poison_event_that_leaves_16_kib_becomes_a_whole_dead_letter() -> Resu
     let room = world.nats.max_payload() - ROOM - 12 - lines.sum::<usize>();
     let large = format!("refuse {}", "x".repeat(room - "refuse ".len()));
     world.publish_raw(headers, large.clone()).await?.await?;
-    let replica = world.consume(&Script::default()).await?;
-    eventually("the durable consumer", SOON, async || {
-        Ok(world.durable().await.ok())
-    })
-    .await?;
-    world.settled().await?;
-    replica.stop().await?;
+    world.consume_all().await?;
     let letters = world.dead_letters().await?;
     let [letter] = letters.as_slice() else {
         panic!("{} dead letters", letters.len())

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use async_nats::jetstream::message::StreamMessage;
-use harness::eventually;
 use mailbox::dead_letter::{self, Letters, Outcome, Redrive};
 use tokio::task::JoinSet;
 
-use crate::world::{SOON, Script, World, header};
+use crate::world::{Script, World, header};
 
 /// Lets the database refuse the event; [`mend`] makes it fit.
 const REFUSED: &str = "cost -1";
@@ -23,13 +22,7 @@ async fn mend(world: &World) -> Result<()> {
 async fn dead(world: &World, payloads: &[&str]) -> Result<Vec<u64>> {
     world.create_stream().await?;
     world.publish(payloads.iter().copied()).await?;
-    let replica = world.consume(&Script::default()).await?;
-    eventually("the durable consumer", SOON, async || {
-        Ok(world.durable().await.ok())
-    })
-    .await?;
-    world.settled().await?;
-    replica.stop().await?;
+    world.consume_all().await?;
     let letters = world.dead_letters().await?;
     ensure!(letters.len() == payloads.len(), "{} letters", letters.len());
     Ok(letters.iter().map(|letter| letter.sequence).collect())

@@ -271,13 +271,7 @@ async fn an_event_of_a_day_that_was_dropped_is_a_dead_letter() -> Result<()> {
         let payload = format!("{days_ago} days");
         world.publish_raw(headers, payload).await?.await?;
     }
-    let replica = world.consume(&Script::default()).await?;
-    eventually("the durable consumer", SOON, async || {
-        Ok(world.durable().await.ok())
-    })
-    .await?;
-    world.settled().await?;
-    replica.stop().await?;
+    world.consume_all().await?;
     assert_eq!(world.applied().await?, ["5 days"]);
     let letters = world.dead_letters().await?;
     assert_eq!(letters.len(), 2);

@@ -143,6 +143,17 @@ impl World {
         self.consume_with(script, self.config()).await
     }
 
+    /// Consumes whatever the stream holds, until all of it is settled.
+    pub(crate) async fn consume_all(&self) -> Result<()> {
+        let replica = self.consume(&Script::default()).await?;
+        harness::eventually("the durable consumer", SOON, async || {
+            Ok(self.durable().await.ok())
+        })
+        .await?;
+        self.settled().await?;
+        replica.stop().await
+    }
+
     pub(crate) async fn consume_with(&self, script: &Script, config: Config) -> Result<Replica> {
         let client = self.servers.nats.client().await?;
         let token = CancellationToken::new();
